@@ -1,0 +1,25 @@
+// Work of the host thread, as programs name it; the software stack says how long one unit of it takes.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace shardsim {
+
+enum class HostWork : std::uint8_t {
+  forward_op,          // dispatch and launch of one kernel from Python
+  backward_op,         // the same from the autograd engine
+  optimizer_op,        // one kernel of the optimizer or of gradient clipping
+  unit_hook,           // FSDP's Python around one unit in one direction
+  bucket_hook,         // DDP's reducer around one bucket
+  collective_enqueue,  // one NCCL call
+};
+inline constexpr int host_works = 6;
+
+constexpr std::string_view name(HostWork work) {
+  constexpr std::string_view names[] = {"forward_op", "backward_op", "optimizer_op",
+                                        "unit_hook",  "bucket_hook", "collective_enqueue"};
+  return names[static_cast<int>(work)];
+}
+
+}  // namespace shardsim

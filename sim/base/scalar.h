@@ -1,0 +1,14 @@
+// A value of a scenario or a table cell: what TOML and JSON scalars have in common.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+
+namespace shardsim {
+
+using Scalar = std::variant<bool, std::int64_t, double, std::string>;
+
+std::string to_string(const Scalar& value);  // "true", "8", "0.1", "bf16-mixed"
+
+}  // namespace shardsim

@@ -1,0 +1,33 @@
+# Fails when a file in sim/<room> includes a room that sim/CMakeLists.txt does not list in its NEEDS, or a
+# third-party library outside its door.
+cmake_minimum_required(VERSION 3.25)
+
+# Include prefix -> files that may use it.
+set(door_boost "topology/graph.cpp")
+set(door_toml "scenario/toml.h")
+set(door_nlohmann "report/json.cpp;report/schema.cpp")
+set(door_CLI "")
+
+file(STRINGS ${ROOMS} lines)
+foreach(line IN LISTS lines)
+  string(REGEX MATCH "^([a-z_]+):(.*)$" _ "${line}")
+  set(room ${CMAKE_MATCH_1})
+  string(REPLACE "," ";" allowed "${CMAKE_MATCH_2}")
+  file(GLOB files ${SIM}/${room}/*.h ${SIM}/${room}/*.cpp)
+  foreach(file IN LISTS files)
+    file(STRINGS ${file} includes REGEX "#include")
+    file(RELATIVE_PATH name ${SIM} ${file})
+    foreach(include IN LISTS includes)
+      if(include MATCHES "\"(sim/([a-z_]+)/|tests/|tools/)")
+        if(NOT CMAKE_MATCH_2 STREQUAL room AND NOT CMAKE_MATCH_2 IN_LIST allowed)
+          message(SEND_ERROR "${name}: ${room} may not include ${CMAKE_MATCH_1}")
+        endif()
+      elseif(include MATCHES "<(boost|toml\\+\\+|nlohmann|CLI)/")
+        string(REPLACE "toml++" "toml" library ${CMAKE_MATCH_1})
+        if(NOT name IN_LIST door_${library})
+          message(SEND_ERROR "${name}: ${library} is included in ${door_${library}} only")
+        endif()
+      endif()
+    endforeach()
+  endforeach()
+endforeach()
