@@ -1,0 +1,281 @@
+#include "sim/collective/rings.h"
+
+#include <algorithm>
+#include <map>
+
+#include "sim/base/check.h"
+
+namespace shardsim {
+namespace {
+
+// NCCL duplicates every ring it finds (connect.cc), and uses at most 24 channels where a switch joins the
+// GPUs (DGX A100 and H100 logs: 24 thread blocks).
+constexpr int channels_per_ring = 2;
+constexpr int channels_max = 24;
+
+std::size_t at(int i) { return static_cast<std::size_t>(i); }
+
+using Lanes = std::vector<std::vector<int>>;
+
+// Takes one lane off each hop of the path, or gives it back (by = +1).
+void take(Lanes& lanes, const std::vector<int>& order, bool closed, int by) {
+  for (std::size_t i = 0; i + 1 < order.size(); ++i) lanes[at(order[i])][at(order[i + 1])] += by;
+  if (closed) lanes[at(order.back())][at(order.front())] += by;
+}
+
+// Bounds the search on large explicit link lists, where the best set of cycles may take too long to prove.
+constexpr int search_steps_max = 200'000;
+
+// All Hamiltonian paths that extend `order` over the free lanes; `done` gets each complete one and returns
+// true to stop the search, which also ends when no `steps` are left.
+template <class Done>
+bool extend(const Lanes& lanes, std::span<const int> members, std::vector<int>& order, int& steps,
+            const Done& done) {
+  if (--steps < 0) return true;
+  if (order.size() == members.size()) return done(order);
+  for (const int next : members) {
+    if (lanes[at(order.back())][at(next)] <= 0) continue;
+    if (std::find(order.begin(), order.end(), next) != order.end()) continue;
+    order.push_back(next);
+    if (extend(lanes, members, order, steps, done)) return true;
+    order.pop_back();
+  }
+  return false;
+}
+
+// The largest set of cycles that never share a lane. Both directions of a link are lanes of their own, so
+// each undirected cycle gives two rings; two GPUs give one ring per lane.
+struct CycleSearch {
+  std::span<const int> members;
+  Lanes lanes;
+  std::vector<std::vector<int>> cycles, best;
+  std::size_t bound;  // no more cycles than lanes at the poorest GPU
+  int steps = search_steps_max;
+
+  CycleSearch(const Lanes& direct, std::span<const int> group) : members(group), lanes(direct) {
+    int fewest = 1 << 20;
+    for (const int a : members) {
+      int out = 0;
+      for (const int b : members) out += lanes[at(a)][at(b)];
+      fewest = std::min(fewest, out);
+    }
+    bound = static_cast<std::size_t>(fewest);
+    search();
+  }
+
+  bool search() {
+    if (cycles.size() > best.size()) best = cycles;
+    if (best.size() >= bound) return true;
+    std::vector<int> order{members.front()};
+    return extend(lanes, members, order, steps, [&](const std::vector<int>& found) {
+      if (lanes[at(found.back())][at(found.front())] <= 0) return false;
+      std::vector<int> forth = found, back(found.rbegin(), found.rend());
+      const bool both = members.size() > 2;
+      if (both && forth[1] > forth.back()) return false;  // the mirror image of a cycle tried before
+      add(forth, -1);
+      if (both) add(back, -1);
+      const bool stop = search();
+      if (both) add(back, +1);
+      add(forth, +1);
+      return stop;
+    });
+  }
+  void add(const std::vector<int>& cycle, int by) {
+    take(lanes, cycle, true, by);
+    if (by < 0)
+      cycles.push_back(cycle);
+    else
+      cycles.pop_back();
+  }
+};
+
+// From `entry` to `exit` through all members; over free lanes where the node has direct links.
+std::vector<int> node_path(const NodeShape& node, std::span<const int> members, int entry, int exit,
+                           Lanes& free) {
+  std::vector<int> order{entry}, found;
+  const auto ends_right = [&](const std::vector<int>& path) {
+    if (path.back() == exit) found = path;
+    return !found.empty();
+  };
+  for (const Lanes* lanes :
+       {static_cast<const Lanes*>(&free), &node.lanes}) {  // over lanes nobody uses, else over any
+    int steps = search_steps_max;
+    if (!node.switched && found.empty()) extend(*lanes, members, order = {entry}, steps, ends_right);
+  }
+  if (!found.empty()) {
+    take(free, found, false, -1);
+    return found;
+  }
+  order = {entry};
+  const auto start =
+      static_cast<std::size_t>(std::find(members.begin(), members.end(), entry) - members.begin());
+  for (std::size_t i = 1; i < members.size(); ++i) {
+    const int next = members[(start + i) % members.size()];
+    if (next != exit) order.push_back(next);
+  }
+  if (exit != entry) order.push_back(exit);
+  return order;
+}
+
+// Channels per link, as the rings are laid.
+class Tally {
+ public:
+  explicit Tally(const Topology& topology) : topology_(topology) {}
+
+  void add(LinkId link, int channels) { channels_[link] += channels; }
+  void add_hop(int node, int from, int to, int channels) {
+    for (const int local : topology_.node().route[at(from)][at(to)])
+      add(topology_.link(node, local), channels);
+  }
+  void add_chain(int node, const std::vector<int>& order, int channels) {
+    for (std::size_t i = 0; i + 1 < order.size(); ++i) add_hop(node, order[i], order[i + 1], channels);
+  }
+
+  std::vector<ChannelsOnLink> links() const {
+    std::vector<ChannelsOnLink> result;
+    for (const auto& [link, channels] : channels_) result.push_back({link, channels});
+    return result;
+  }
+  // Of a flow with so many channels in all, alone on the links; `counts` picks the classes that bind.
+  template <class Counts>
+  std::optional<Bandwidth> rate(int channels, const Counts& counts) const {
+    std::optional<Bandwidth> least;
+    for (const auto& [link, on_link] : channels_) {
+      if (!counts(topology_.link_class(link))) continue;
+      const Wide rate = Wide{topology_.capacity(link).count} * channels / on_link;
+      if (!least || rate < least->count) least = Bandwidth{static_cast<std::int64_t>(rate)};
+    }
+    return least;
+  }
+
+ private:
+  const Topology& topology_;
+  std::map<LinkId, std::int64_t> channels_;
+};
+
+int node_channels(const NodeShape& node, std::size_t cycles) {
+  if (node.switched)
+    return std::max(channels_per_ring, std::min(channels_max, channels_per_ring * node.nvlinks));
+  return channels_per_ring * static_cast<int>(cycles);
+}
+
+// Rings inside one node.
+void lay_node_rings(const Topology& topology, int node, std::span<const int> members, Tally& tally,
+                    int& channels) {
+  const auto cycles = node_cycles(topology.node(), members);
+  channels = node_channels(topology.node(), cycles.size());
+  const int per_cycle = channels / static_cast<int>(cycles.size());
+  for (const auto& cycle : cycles) {
+    tally.add_chain(node, cycle, per_cycle);
+    tally.add_hop(node, cycle.back(), cycle.front(), per_cycle);
+  }
+}
+
+struct OnNode {
+  int node;
+  std::vector<int> gpus, nics;  // nics: on a PCIe switch with one of the GPUs
+};
+
+std::vector<OnNode> by_node(const Topology& topology, std::span<const Rank> members) {
+  std::vector<OnNode> nodes;
+  for (const Rank rank : members) {
+    if (nodes.empty() || nodes.back().node != topology.node_of(rank))
+      nodes.push_back({topology.node_of(rank), {}, {}});
+    nodes.back().gpus.push_back(topology.local_gpu(rank));
+  }
+  const NodeShape& shape = topology.node();
+  for (OnNode& on : nodes)
+    for (int nic = 0; nic < shape.nics; ++nic) {
+      const auto& local = shape.nic_gpus[at(nic)];
+      if (std::any_of(on.gpus.begin(), on.gpus.end(),
+                      [&](int g) { return std::find(local.begin(), local.end(), g) != local.end(); }))
+        on.nics.push_back(nic);
+    }
+  return nodes;
+}
+
+// One ring per NIC: in by the NIC, through all GPUs of the group on the node, out by the NIC of the same
+// rail.
+void lay_network_rings(const Topology& topology, const std::vector<OnNode>& nodes, Tally& tally,
+                       int& channels) {
+  const NodeShape& shape = topology.node();
+  std::size_t rings = nodes.front().nics.size();
+  for (const OnNode& on : nodes) rings = std::min(rings, on.nics.size());
+  require(rings > 0, "a group spans nodes that have no NIC");
+  channels = channels_per_ring * static_cast<int>(rings);
+  std::vector<LinkId> route;
+  for (std::size_t n = 0; n < nodes.size(); ++n) {
+    const OnNode& on = nodes[n];
+    const OnNode& next = nodes[(n + 1) % nodes.size()];
+    Lanes free = shape.lanes;
+    for (std::size_t r = 0; r < rings; ++r) {
+      const int nic = on.nics[r];
+      std::vector<int> local;  // GPUs of the group beside the NIC: the way in and, with two, the way out
+      for (const int g : on.gpus) {
+        const auto& beside = shape.nic_gpus[at(nic)];
+        if (std::find(beside.begin(), beside.end(), g) != beside.end()) local.push_back(g);
+      }
+      const int entry = local[r % local.size()];  // NICs of one switch take its GPUs in turn
+      const auto entry_at = std::find(on.gpus.begin(), on.gpus.end(), entry);
+      const int before = entry_at == on.gpus.begin() ? on.gpus.back() : *(entry_at - 1);
+      const int exit = local.size() > 1 ? local[(r + 1) % local.size()] : before;
+      tally.add_chain(on.node, node_path(shape, on.gpus, entry, exit, free), channels_per_ring);
+      const int out =
+          local.size() > 1 ? exit : entry;  // else the last GPU hands over to the one at the NIC (PXN)
+      if (out != exit) tally.add_hop(on.node, exit, out, channels_per_ring);
+      for (const int link : {shape.nic_up[at(nic)], shape.pcie_in[at(entry)], shape.pcie_out[at(out)],
+                             shape.nic_down[at(nic)]})
+        tally.add(topology.link(on.node, link), channels_per_ring);
+      route.clear();
+      topology.route_between(on.node, nic, next.node, next.nics[r], route);
+      for (const LinkId link : route) tally.add(link, channels_per_ring);
+    }
+  }
+}
+
+bool many_leaves(const Topology& topology, const std::vector<OnNode>& nodes) {
+  return std::any_of(nodes.begin(), nodes.end(), [&](const OnNode& on) {
+    return topology.leaf_of(on.node, 0) != topology.leaf_of(nodes.front().node, 0);
+  });
+}
+
+}  // namespace
+
+std::vector<std::vector<int>> node_cycles(const NodeShape& node, std::span<const int> members) {
+  const std::vector<int> ascending(members.begin(), members.end());
+  if (node.switched || members.size() < 2) return {ascending};
+  auto found = CycleSearch(node.lanes, members).best;
+  if (found.empty()) found.push_back(ascending);
+  return found;
+}
+
+RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members) {
+  require(!members.empty(), "a group without ranks");
+  const std::vector<OnNode> nodes = by_node(topology, members);
+  RingFabric fabric;
+  fabric.ranks = static_cast<int>(members.size());
+  fabric.nodes = static_cast<int>(nodes.size());
+  const auto fullest = std::max_element(nodes.begin(), nodes.end(), [](const OnNode& a, const OnNode& b) {
+    return a.gpus.size() < b.gpus.size();
+  });
+  fabric.ranks_per_node = static_cast<int>(fullest->gpus.size());
+  fabric.nvlink = topology.spec().node.intra != Intra::pcie;
+  fabric.many_leaves = many_leaves(topology, nodes);
+  if (fabric.ranks == 1) return fabric;
+
+  if (fabric.ranks_per_node > 1) {
+    Tally inside(topology);
+    lay_node_rings(topology, fullest->node, fullest->gpus, inside, fabric.channels);
+    fabric.node_rate = inside.rate(fabric.channels, [](LinkClass) { return true; });
+    fabric.links = inside.links();
+  }
+  if (fabric.nodes > 1) {
+    Tally all(topology);
+    lay_network_rings(topology, nodes, all, fabric.channels);
+    fabric.network_rate = all.rate(fabric.channels, [](LinkClass c) { return c != LinkClass::nvlink; });
+    fabric.links = all.links();
+  }
+  return fabric;
+}
+
+}  // namespace shardsim

@@ -1,0 +1,64 @@
+// A software stack as numbers: what PyTorch's host thread, allocator and NCCL cost in one set of versions.
+// The numbers come from topologies/stacks/*.toml, each with its source.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/base/host_work.h"
+#include "sim/base/kernel.h"
+#include "sim/base/units.h"
+#include "sim/hardware/gpu.h"
+
+namespace shardsim {
+
+enum class Protocol : std::uint8_t { ll, ll128, simple };
+using PerProtocol = std::array<Time, 3>;
+
+// NCCL's tuning constants of one GPU generation. NVIDIA/nccl, src/graph/tuning.cc.
+struct NcclArchitecture {
+  Bandwidth ll_max_one_node, ll_max_nodes;  // ceiling of protocol LL
+  Bandwidth tree_channel_two_nodes;         // ceiling of a tree channel over two nodes
+  Bandwidth tree_channel_nodes;             // over three nodes or more
+  Bandwidth tree_channel_ll128;             // in protocol LL128
+  double ring_plateau{};  // latency factor of a ring all-reduce between nodes, protocol Simple
+};
+
+struct Nccl {
+  PerProtocol ring_base, tree_base;      // once per collective
+  PerProtocol ring_nvlink, tree_nvlink;  // per step inside a node
+  PerProtocol ring_network, tree_network;
+  Time launch;                // kernel launch and synchronisation of the ranks
+  double ll128_efficiency{};  // of the link rate, measured over a ring
+  // Share of the NVLink rate a ring reaches, by MiB per channel and step; log-linear between knots.
+  std::vector<std::array<double, 2>> nvlink_efficiency;
+  // Share of its rate a tree reaches, by protocol and log2(bytes / 64).
+  std::array<std::vector<double>, 3> tree_correction;
+  std::array<NcclArchitecture, architectures> architecture;
+  Bytes first_use;       // outside the allocator, once per process
+  Bytes per_connection;  // outside the allocator, per channel and connection of a communicator
+  int connections{};     // per channel: ring and tree
+};
+
+struct Stack {
+  std::string name;
+  std::string versions;  // for people: PyTorch, NCCL, CUDA
+  std::array<Time, host_works> host;
+  Time launch_latency;  // from the launch on the host to the earliest start on the GPU
+  Time host_wake;       // from the completion of an event to the host thread going on
+  int launch_queue{};   // launches a stream holds before the host blocks
+  Time cuda_malloc, cuda_malloc_per_gib, cuda_free;  // driver calls of the caching allocator
+  Bytes cublas_workspace;                            // inside the allocator, per stream that multiplies
+  bool collectives_record_streams{};     // c10d marks tensors as used by the NCCL stream (PyTorch <= 2.1)
+  std::vector<AttentionKind> attention;  // implementations the stack has, best first
+  std::string optimizer_impl;            // the default
+  bool limit_all_gathers{};              // the default
+  Nccl nccl;
+
+  Time cost(HostWork work) const { return host[static_cast<std::size_t>(work)]; }
+};
+
+}  // namespace shardsim
