@@ -1,0 +1,421 @@
+#include "sim/model/graph_builder.h"
+
+#include <algorithm>
+
+#include "sim/base/check.h"
+
+namespace shardsim {
+namespace {
+
+Kernel moves(Bytes traffic) { return MemoryBound{traffic}; }
+
+}  // namespace
+
+GraphBuilder::GraphBuilder(const Workload& workload) : workload_(workload) {
+  graph_.parameter_dtype = workload.numerics.parameter;
+  graph_.modules.add({"root", false});
+  begin_root();
+}
+
+// --- modules and parameters -----------------------------------------------------------------------------
+
+ModuleId GraphBuilder::begin_block(std::string name) {
+  module_ = graph_.modules.add({std::move(name), true});
+  graph_.segments.push_back({module_, graph_.ops.next_id(), graph_.ops.next_id()});
+  return module_;
+}
+
+void GraphBuilder::begin_root() {
+  module_ = ModuleId{0};
+  graph_.segments.push_back({module_, graph_.ops.next_id(), graph_.ops.next_id()});
+}
+
+ParameterId GraphBuilder::parameter(std::string_view name, std::int64_t elements) {
+  return graph_.parameters.add({graph_.modules[module_].name + "." + std::string(name), elements, module_});
+}
+
+// --- values and operations ------------------------------------------------------------------------------
+
+ValueId GraphBuilder::value(std::string_view name, std::int64_t elements, DType dtype, bool needs_grad) {
+  const ValueId id = graph_.values.next_id();
+  return graph_.values.add({name, elements, dtype, id, needs_grad, graph_.ops.next_id()});
+}
+
+Op& GraphBuilder::append(Op op) {
+  op.module = module_;
+  const OpId id = graph_.ops.next_id();
+  for (const ValueId v : op.inputs) graph_.values[graph_.values[v].storage].last_use = id;
+  for (const ValueId v : op.outputs) graph_.values[graph_.values[v].storage].last_use = id;
+  graph_.ops.add(std::move(op));
+  graph_.segments.back().last = graph_.ops.next_id();
+  return graph_.ops[id];
+}
+
+void GraphBuilder::keep_until_here(ValueId x) {
+  const OpId last{graph_.ops.next_id().index - 1};
+  OpId& use = graph_.values[graph_.values[x].storage].last_use;
+  use = std::max(use, last);
+}
+
+ValueId GraphBuilder::pointwise(std::string_view name, std::string_view result, DType dtype,
+                                std::initializer_list<In> inputs, bool save_result) {
+  Op op{.name = name};
+  std::int64_t elements = 0;
+  bool grad = false;
+  Bytes read, saved;
+  for (const In& in : inputs) {
+    elements = std::max(elements, graph_.values[in.value].elements);
+    grad = grad || needs_grad(in.value);
+    read += bytes(in.value);
+    if (in.saved) saved += bytes(in.value), op.saved.push_back(in.value);
+    op.inputs.push_back(in.value);
+    op.gradients.push_back(needs_grad(in.value) ? in.gradient : Gradient::none);
+  }
+  const ValueId out = value(result, elements, dtype, grad);
+  op.outputs = {out};
+  op.forward = {moves(read + bytes(out))};
+  if (save_result) saved += bytes(out), op.saved.push_back(out);
+  for (std::size_t i = 0; i < op.inputs.size(); ++i)  // one kernel per gradient it has to make
+    if (op.gradients[i] == Gradient::fresh)
+      op.backward.push_back(moves(bytes(out) + saved + bytes(op.inputs[i])));
+  append(std::move(op));
+  return out;
+}
+
+ValueId GraphBuilder::cast(ValueId x, DType to) {
+  if (graph_.values[x].dtype == to) return x;
+  return pointwise("cast", "cast", to, {{x}});
+}
+
+ValueId GraphBuilder::copy(std::string_view name, ValueId x) {
+  return pointwise(name, name, graph_.values[x].dtype, {{x}});
+}
+
+ValueId GraphBuilder::scale(std::string_view name, ValueId x) {
+  return pointwise(name, name, graph_.values[x].dtype, {{x}});
+}
+
+ValueId GraphBuilder::residual_add(ValueId x, ValueId branch) {
+  const bool same = graph_.values[x].dtype == graph_.values[branch].dtype;
+  return pointwise("residual add", "hidden", graph_.values[x].dtype,
+                   {{x, Gradient::alias}, {branch, same ? Gradient::alias : Gradient::fresh}});
+}
+
+// d(ab) needs both operands; each gradient is a kernel that reads the other one.
+ValueId GraphBuilder::multiply(std::string_view name, ValueId a, ValueId b) {
+  const ValueId out = value(name, graph_.values[a].elements, graph_.values[a].dtype, true);
+  const Bytes each = bytes(out) * 2 + bytes(a);
+  append({.name = name,
+          .inputs = {a, b},
+          .gradients = {Gradient::fresh, Gradient::fresh},
+          .outputs = {out},
+          .saved = {a, b},
+          .forward = {moves(bytes(a) + bytes(b) + bytes(out))},
+          .backward = {moves(each), moves(each)}});
+  return out;
+}
+
+ValueId GraphBuilder::add_in_place(ValueId x, ValueId addend) {
+  const ValueId out = value(graph_.values[x].name, graph_.values[x].elements, graph_.values[x].dtype, true);
+  graph_.values[out].storage = graph_.values[x].storage;
+  append({.name = "add in place",
+          .inputs = {x, addend},
+          .gradients = {Gradient::alias, needs_grad(addend) ? Gradient::alias : Gradient::none},
+          .outputs = {out},
+          .forward = {moves(bytes(x) * 2 + bytes(addend))}});
+  return out;
+}
+
+ValueId GraphBuilder::from_host(std::string_view name, std::int64_t tokens) {
+  const ValueId ids = value(name, tokens, DType::int64, false);
+  append({.name = name, .from_host = true, .outputs = {ids}});
+  return ids;
+}
+
+ValueId GraphBuilder::embedding(ValueId ids, ParameterId table, std::int64_t rows, std::int64_t width) {
+  const DType dtype = workload_.numerics.autocast ? DType::fp32 : compute();
+  const std::int64_t tokens = graph_.values[ids].elements;
+  const ValueId out = value("embedded", tokens * width, dtype, true);
+  const Bytes dense_gradient = storage(rows * width, graph_.parameter_dtype);
+  append({.name = "embedding",
+          .inputs = {ids},
+          .gradients = {Gradient::none},
+          .outputs = {out},
+          .saved = {ids},
+          .parameters = {table},
+          .forward = {moves(bytes(ids) + bytes(out) * 2)},
+          .backward = {moves(dense_gradient), moves(bytes(out) * 3)}});  // fill with zeros, then scatter-add
+  return out;
+}
+
+ValueId GraphBuilder::add_positions(ValueId x, ParameterId table, std::int64_t elements) {
+  const ValueId positions = value("positions", elements, graph_.values[x].dtype, true);
+  append({.name = "position embedding",
+          .outputs = {positions},
+          .parameters = {table},
+          .forward = {moves(bytes(positions) * 2)},
+          .backward = {moves(bytes(positions) * 4)}});
+  const ValueId out = value("embedded", graph_.values[x].elements, graph_.values[x].dtype, true);
+  append({.name = "add positions",
+          .inputs = {x, positions},
+          .gradients = {Gradient::alias, Gradient::fresh},
+          .outputs = {out},
+          .forward = {moves(bytes(x) * 2 + bytes(positions))},
+          .backward = {moves(bytes(x) + bytes(positions))}});  // sum over the batch
+  return out;
+}
+
+ValueId GraphBuilder::linear(ValueId x, std::int64_t rows, std::int64_t in, std::int64_t out_width,
+                             ParameterId weight, const ParameterId* bias) {
+  const DType multiply_as = workload_.numerics.multiply;
+  const Gemm forward{.batch = 1, .m = rows, .n = out_width, .k = in, .dtype = multiply_as};
+  x = cast(x, compute());
+  Op op{.name = "linear", .inputs = {x}, .gradients = {Gradient::fresh}, .saved = {x}, .forward = {forward}};
+  op.model_flop = executed_flop(forward);
+  op.backward = {Gemm{1, rows, in, out_width, multiply_as}, Gemm{1, in, out_width, rows, multiply_as}};
+  if (workload_.numerics.autocast) {
+    const ValueId low_weight = cast_weight(weight, in * out_width);
+    op.inputs.push_back(low_weight);
+    op.gradients.push_back(Gradient::fresh);
+    op.saved.push_back(low_weight);
+  } else {
+    op.parameters = {weight};
+  }
+  const ValueId out = value("linear", rows * out_width, compute(), true);
+  op.outputs = {out};
+  if (bias != nullptr) {
+    op.parameters.push_back(*bias);
+    op.backward.push_back(moves(bytes(out)));
+  }
+  append(std::move(op));
+  return out;
+}
+
+ValueId GraphBuilder::cast_weight(ParameterId weight, std::int64_t elements) {
+  const ValueId low = value("weight cast", elements, compute(), true);
+  const Bytes traffic = storage(elements, DType::fp32) + bytes(low);
+  graph_.values[low].autocast_cache = true;
+  append({.name = "cast weight",
+          .outputs = {low},
+          .parameters = {weight},
+          .forward = {moves(traffic)},
+          .backward = {moves(traffic)}});
+  return low;
+}
+
+ValueId GraphBuilder::layer_norm(ValueId x, std::int64_t width, ParameterId weight, const ParameterId* bias) {
+  const ValueId out = value("normalised", graph_.values[x].elements, graph_.values[x].dtype, true);
+  const ValueId statistics =
+      value("mean and rstd", 2 * graph_.values[x].elements / width, DType::fp32, false);
+  Op op{.name = "layer norm",
+        .inputs = {x},
+        .gradients = {Gradient::fresh},
+        .outputs = {out, statistics},
+        .saved = {x, statistics},
+        .parameters = {weight},
+        .forward = {moves(bytes(x) + bytes(out))},
+        .backward = {moves(bytes(x) * 3), moves(bytes(x) * 2)}};
+  if (bias != nullptr) op.parameters.push_back(*bias);
+  append(std::move(op));
+  return out;
+}
+
+// variance = x.float().pow(2).mean(-1); x = x * rsqrt(variance + eps); weight * x.to(weight.dtype)
+ValueId GraphBuilder::t5_norm(ValueId x, std::int64_t width, ParameterId weight) {
+  const std::int64_t elements = graph_.values[x].elements;
+  const Bytes fp32 = storage(elements, DType::fp32);
+  const ValueId upcast = cast(x, DType::fp32);
+  const ValueId rstd = value("rstd", elements / width, DType::fp32, true);
+  append({.name = "mean square",  // pow, mean, rsqrt; backward: expand, two products
+          .inputs = {upcast},
+          .gradients = {Gradient::fresh},
+          .outputs = {rstd},
+          .saved = {upcast},
+          .forward = {moves(fp32 * 2), moves(fp32), moves(bytes(rstd) * 2)},
+          .backward = {moves(bytes(rstd) * 3), moves(fp32), moves(fp32 * 3)},
+          .forward_temporary = fp32,
+          .backward_temporary = fp32});
+  const ValueId normal = value("normalised", elements, DType::fp32, true);
+  append({.name = "normalise",
+          .inputs = {x, rstd},
+          .gradients = {Gradient::fresh, Gradient::fresh},
+          .outputs = {normal},
+          .saved = {x, rstd},
+          .forward = {moves(bytes(x) + fp32)},
+          .backward = {moves(fp32 + bytes(x)), moves(fp32 * 2 + bytes(x)), moves(fp32)},
+          .backward_temporary = fp32});
+  const DType weight_dtype = workload_.numerics.parameter;
+  const ValueId low = weight_dtype == DType::fp32 ? normal : cast(normal, weight_dtype);
+  const ValueId out = value("scaled", elements, weight_dtype, true);
+  append({.name = "norm weight",
+          .inputs = {low},
+          .gradients = {Gradient::fresh},
+          .outputs = {out},
+          .saved = {low},
+          .parameters = {weight},
+          .forward = {moves(bytes(low) * 2)},
+          .backward = {moves(bytes(low) * 2), moves(bytes(low) * 3), moves(bytes(low))},
+          .backward_temporary = bytes(low)});
+  return out;
+}
+
+ValueId GraphBuilder::batched_product(std::string_view name, ValueId a, ValueId b, std::int64_t batch,
+                                      std::int64_t m, std::int64_t n, std::int64_t k) {
+  const DType as = workload_.numerics.multiply;
+  const ValueId out = value(name, batch * m * n, compute(), true);
+  const Gemm forward{batch, m, n, k, as};
+  append({.name = name,
+          .inputs = {a, b},
+          .gradients = {Gradient::fresh, Gradient::fresh},
+          .outputs = {out},
+          .saved = {a, b},
+          .forward = {forward},
+          .backward = {Gemm{batch, m, k, n, as}, Gemm{batch, k, n, m, as}},
+          .model_flop = executed_flop(forward)});
+  return out;
+}
+
+std::vector<ValueId> GraphBuilder::split(std::string_view name, ValueId x, int parts) {
+  std::vector<ValueId> outs;
+  for (int i = 0; i < parts; ++i)
+    outs.push_back(value(name, graph_.values[x].elements / parts, graph_.values[x].dtype, true));
+  append({.name = name,
+          .inputs = {x},
+          .gradients = {Gradient::fresh},
+          .outputs = outs,
+          .forward = std::vector<Kernel>(static_cast<std::size_t>(parts), moves(bytes(outs.front()) * 2)),
+          .backward = {moves(bytes(x) * 2)}});
+  return outs;
+}
+
+ValueId GraphBuilder::masked_fill(ValueId x, std::int64_t mask_elements) {
+  const ValueId out = value("masked scores", graph_.values[x].elements, graph_.values[x].dtype, true);
+  const ValueId mask = value("mask", mask_elements, DType::boolean, false);
+  append({.name = "mask",
+          .inputs = {x},
+          .gradients = {Gradient::fresh},
+          .outputs = {out, mask},
+          .saved = {mask},
+          .forward = {moves(bytes(x) * 2)},
+          .backward = {moves(bytes(x) * 2)}});
+  return out;
+}
+
+ValueId GraphBuilder::softmax(ValueId x) {
+  return pointwise("softmax", "probabilities", graph_.values[x].dtype, {{x}}, true);
+}
+
+ValueId GraphBuilder::dropout(ValueId x) {
+  if (workload_.dropout == 0) return x;
+  const ValueId out = value("dropped", graph_.values[x].elements, graph_.values[x].dtype, true);
+  const ValueId mask = value("dropout mask", graph_.values[x].elements, DType::boolean, false);
+  const Bytes traffic = bytes(x) * 2 + bytes(mask);
+  append({.name = "dropout",
+          .inputs = {x},
+          .gradients = {Gradient::fresh},
+          .outputs = {out, mask},
+          .saved = {mask},
+          .forward = {moves(traffic)},
+          .backward = {moves(traffic)}});
+  return out;
+}
+
+ValueId GraphBuilder::activation_relu(ValueId x) {
+  return pointwise("relu", "activated", graph_.values[x].dtype, {{x}}, true);
+}
+
+ValueId GraphBuilder::activation_gelu(ValueId x) {
+  return pointwise("gelu", "activated", graph_.values[x].dtype, {{.value = x, .saved = true}});
+}
+
+// 0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3)))
+ValueId GraphBuilder::activation_gelu_tanh(ValueId x) {
+  const DType t = graph_.values[x].dtype;
+  const ValueId half = scale("gelu half", x);
+  const ValueId cube = pointwise("gelu pow", "gelu cube", t, {{.value = x, .saved = true}});
+  const ValueId scaled = scale("gelu scale cube", cube);
+  const ValueId sum = pointwise("gelu add", "gelu sum", t, {{x, Gradient::alias}, {scaled, Gradient::alias}});
+  const ValueId inner = scale("gelu scale sum", sum);
+  const ValueId tanh = pointwise("gelu tanh", "gelu tanh", t, {{inner}}, true);
+  const ValueId plus_one = pointwise("gelu add one", "gelu plus one", t, {{tanh, Gradient::alias}});
+  return multiply("gelu product", half, plus_one);
+}
+
+ValueId GraphBuilder::position_bias(ParameterId table, std::int64_t batch, std::int64_t heads,
+                                    std::int64_t queries, std::int64_t keys) {
+  const std::int64_t scores = heads * queries * keys;
+  const ValueId relative = value("relative bias", scores, workload_.numerics.parameter, true);
+  append({.name = "relative bias",
+          .outputs = {relative},
+          .parameters = {table},
+          .forward = {moves(storage(queries * keys, DType::int64)), moves(bytes(relative) * 2)},
+          .backward = {moves(bytes(relative) * 3)}});
+  const ValueId bias = value("position bias", batch * scores, workload_.numerics.parameter, true);
+  append({.name = "bias plus mask",
+          .inputs = {relative},
+          .gradients = {Gradient::fresh},
+          .outputs = {bias},
+          .forward = {moves(bytes(relative) + bytes(bias))},
+          .backward = {moves(bytes(bias) + bytes(relative))}});  // sum over the batch
+  return bias;
+}
+
+ValueId GraphBuilder::zero_bias(std::int64_t elements) {
+  const ValueId bias = value("position bias", elements, workload_.numerics.parameter, false);
+  append({.name = "zeros plus mask", .outputs = {bias}, .forward = {moves(bytes(bias))}});
+  return bias;
+}
+
+ValueId GraphBuilder::fused_attention(ValueId qkv, std::int64_t batch, std::int64_t heads,
+                                      std::int64_t sequence, std::int64_t head_dim) {
+  const ValueId out = value("context", batch * sequence * heads * head_dim, compute(), true);
+  const ValueId lse = value("log-sum-exp", batch * heads * sequence, DType::fp32, false);
+  FusedAttention kernel{.kind = workload_.attention,
+                        .backward = false,
+                        .causal = true,
+                        .heads = batch * heads,
+                        .queries = sequence,
+                        .keys = sequence,
+                        .head_dim = head_dim,
+                        .dtype = workload_.numerics.multiply};
+  Op op{.name = "attention",
+        .inputs = {qkv},
+        .gradients = {Gradient::fresh},
+        .outputs = {out, lse},
+        .saved = {qkv, out, lse},
+        .forward = {kernel}};
+  op.model_flop = executed_flop(kernel) * 2.0;  // without the causal discount
+  // The gradient of q is summed in fp32; one more float per query for sum(dO * O).
+  op.backward_temporary = storage(batch * heads * sequence * (head_dim + 1), DType::fp32);
+  kernel.backward = true;
+  op.backward = {moves(bytes(out) * 2), kernel, moves(bytes(out) * 3)};
+  append(std::move(op));
+  return out;
+}
+
+void GraphBuilder::loss(ValueId logits, ValueId labels, bool upcast) {
+  graph_.values[graph_.values[logits].storage].held_by_user = true;
+  if (upcast) logits = cast(logits, DType::fp32);
+  const ValueId log_probabilities =
+      pointwise("log softmax", "log-probabilities", graph_.values[logits].dtype, {{logits}}, true);
+  const ValueId mean = value("loss", 1, graph_.values[logits].dtype, true);
+  append({.name = "negative log-likelihood",
+          .inputs = {log_probabilities, labels},
+          .gradients = {Gradient::fresh, Gradient::none},
+          .outputs = {mean},
+          .saved = {labels},
+          .forward = {moves(bytes(labels) * 2)},
+          .backward = {moves(bytes(log_probabilities)), moves(bytes(labels) * 2)}});  // zeros, then scatter
+  graph_.values[mean].held_by_user = true;
+  graph_.loss = mean;
+}
+
+OpGraph GraphBuilder::finish() && {
+  const OpId end{graph_.ops.next_id().index - 1};
+  for (Value& v : graph_.values)
+    if (v.autocast_cache) v.last_use = end;
+  std::erase_if(graph_.segments, [](const Segment& s) { return s.first == s.last; });
+  return std::move(graph_);
+}
+
+}  // namespace shardsim

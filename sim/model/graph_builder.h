@@ -1,0 +1,94 @@
+// Appends the operations that eager PyTorch runs to an OpGraph: the vocabulary the model families are written
+// in.
+//
+// Each function appends one operation (or the few that the framework really launches), with the kernels of
+// its forward and backward, and what it saves. Bytes moved follow from the operands: every operand read once,
+// every result written once, as pointwise kernels do. Sources: PyTorch's derivatives.yaml for what is saved;
+// tests/model compares the saved sets with a walk of PyTorch's autograd graph.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/model/op_graph.h"
+#include "sim/model/workload.h"
+
+namespace shardsim {
+
+class GraphBuilder {
+ public:
+  explicit GraphBuilder(const Workload& workload);
+
+  // --- modules and parameters ---------------------------------------------------------------------------
+  // Operations appended from now on belong to the module; returning to the root opens a new segment.
+  ModuleId begin_block(std::string name);
+  void begin_root();
+  // Registered under the current module.
+  ParameterId parameter(std::string_view name, std::int64_t elements);
+
+  // --- operations ---------------------------------------------------------------------------------------
+  ValueId from_host(std::string_view name, std::int64_t tokens);  // integers copied to the GPU
+  ValueId embedding(ValueId ids, ParameterId table, std::int64_t rows, std::int64_t width);
+  // x[batch,sequence,width] + the first rows of the table, `elements` = sequence * width
+  ValueId add_positions(ValueId x, ParameterId table, std::int64_t elements);
+  // y[rows,out] = x[rows,in] W[in,out] (+ b). Under autocast casts x and, once per forward, W.
+  ValueId linear(ValueId x, std::int64_t rows, std::int64_t in, std::int64_t out, ParameterId weight,
+                 const ParameterId* bias = nullptr);
+  ValueId layer_norm(ValueId x, std::int64_t width, ParameterId weight, const ParameterId* bias);
+  ValueId t5_norm(ValueId x, std::int64_t width, ParameterId weight);  // HF T5LayerNorm: RMS, in fp32
+  // result[batch,m,n] = a[batch,m,k] b[batch,k,n]; both operands are saved.
+  ValueId batched_product(std::string_view name, ValueId a, ValueId b, std::int64_t batch, std::int64_t m,
+                          std::int64_t n, std::int64_t k);
+  ValueId copy(std::string_view name, ValueId x);  // permute + contiguous
+  // Three contiguous tensors from one packed one; the gradients are stacked again.
+  std::vector<ValueId> split(std::string_view name, ValueId x, int parts);
+  ValueId cast(ValueId x, DType to);
+  ValueId scale(std::string_view name, ValueId x);  // by a constant
+  ValueId masked_fill(ValueId x, std::int64_t mask_elements);
+  ValueId softmax(ValueId x);
+  ValueId dropout(ValueId x);  // nothing at probability 0
+  ValueId activation_relu(ValueId x);
+  ValueId activation_gelu(ValueId x);
+  ValueId activation_gelu_tanh(ValueId x);  // "gelu_new", written out in Python: eight kernels
+  ValueId residual_add(ValueId x, ValueId branch);
+  ValueId add_in_place(ValueId x, ValueId addend);  // x keeps its memory
+  // bias[heads, queries, keys] looked up per bucket, plus mask -> [batch, heads, queries, keys]
+  ValueId position_bias(ParameterId table, std::int64_t batch, std::int64_t heads, std::int64_t queries,
+                        std::int64_t keys);
+  ValueId zero_bias(std::int64_t elements);  // the mask alone, materialised; needs no gradient
+  ValueId fused_attention(ValueId qkv, std::int64_t batch, std::int64_t heads, std::int64_t sequence,
+                          std::int64_t head_dim);
+  // Mean cross-entropy of [tokens, vocab] logits; in fp32 if `upcast`.
+  void loss(ValueId logits, ValueId labels, bool upcast);
+
+  // The Python function that created `x` still holds it here (locals die when a function returns).
+  void keep_until_here(ValueId x);
+
+  const Workload& workload() const { return workload_; }
+  DType compute() const { return workload_.numerics.compute; }
+  OpGraph finish() &&;
+
+ private:
+  // How a pointwise operation treats one input.
+  struct In {
+    ValueId value;
+    Gradient gradient = Gradient::fresh;
+    bool saved = false;
+  };
+  ValueId value(std::string_view name, std::int64_t elements, DType dtype, bool needs_grad);
+  Op& append(Op op);
+  ValueId pointwise(std::string_view name, std::string_view result, DType dtype,
+                    std::initializer_list<In> inputs, bool save_result = false);
+  ValueId cast_weight(ParameterId weight, std::int64_t elements);
+  ValueId multiply(std::string_view name, ValueId a, ValueId b);
+  Bytes bytes(ValueId v) const { return bytes_of(graph_, v); }
+  bool needs_grad(ValueId v) const { return graph_.values[v].needs_grad; }
+
+  Workload workload_;
+  OpGraph graph_;
+  ModuleId module_{};
+};
+
+}  // namespace shardsim

@@ -1,0 +1,389 @@
+#include <deque>
+#include <string>
+
+#include "sim/base/check.h"
+#include "sim/strategy/step_writer.h"
+#include "sim/strategy/strategy.h"
+
+namespace shardsim {
+namespace {
+
+constexpr std::size_t gathers_in_flight_max = 2;  // _FreeEventQueue._max_num_inflight_all_gathers
+
+// Gradients are divided before and after the reduction, to stay in the range of 16-bit formats.
+// (torch/distributed/algorithms/_comm_hooks/default_hooks.py: DefaultState._get_gradient_predivide_factor)
+std::int64_t predivide_factor(std::int64_t world) {
+  std::int64_t factor = 1;
+  while (world % factor == 0 && world / factor > factor) factor *= 2;
+  return factor;
+}
+
+// One wrapped module and its flat parameter.
+struct Unit {
+  std::string name;
+  std::size_t parameters = 0;
+  std::int64_t elements = 0;           // padded so that every rank's shard is equal
+  std::int64_t shard = 0;              // elements of a rank
+  Trained trained{};                   // fp32 shard and optimizer state
+  TensorId gradient[2]{};              // fp32 shard of the first and of a later micro-batch
+  TensorId low_shard = no_tensor;      // the shard in param_dtype
+  TensorId full = no_tensor;           // all-gathered
+  TensorId flat_gradient = no_tensor;  // concatenated, unsharded
+  TensorId cast_gradient = no_tensor;  // the same in reduce_dtype
+  TensorId reduced = no_tensor;        // this rank's shard in reduce_dtype
+  EventId freed{};                     // on the default stream, when the unsharded parameter is freed
+  bool unsharded = false;
+  std::vector<TensorId> arrived{};  // gradients of its parameters, until they are concatenated
+};
+
+class FsdpCompiler {
+ public:
+  FsdpCompiler(const OpGraph& graph, const Training& training, const Framework& framework, std::int64_t world,
+               const Fsdp& options)
+      : step_(graph, training, framework, {world, options.sharding_factor}),
+        program_(step_.program),
+        options_(options),
+        world_(world),
+        factor_(options.sharding_factor),
+        param_dtype_(graph.parameter_dtype),
+        autograd_(step_.make_autograd()) {
+    require(factor_ >= 1 && world % factor_ == 0, "the sharding factor divides the ranks");
+    unshard_ = program_.stream("unshard");
+    pre_unshard_ = program_.stream("pre_unshard");
+    post_backward_ = program_.stream("post_backward");
+    if (factor_ > 1) shard_group_ = program_.group(Axis::shard);
+    if (factor_ > 1 && factor_ < world) {
+      replica_group_ = program_.group(Axis::replica);
+      all_reduce_ = program_.stream("all_reduce");
+    }
+    if (factor_ == 1) replica_group_ = program_.group(Axis::world);
+    make_units();
+  }
+
+  Program run() && {
+    init();
+    std::vector<Trained> trained;
+
+    // Forward prefetch knows the order of the units only from step 2 on; the queue of the rate limiter is
+    // empty only in the very first micro-batch.
+    const BodyId very_first = micro_batch(/*forward_prefetch=*/false, /*later=*/false);
+    const std::int64_t more = step_.training.micro_batches - 1;
+    const BodyId later = more > 0 ? micro_batch(false, true) : BodyId{-1};
+    const BodyId first = micro_batch(options_.forward_prefetch, false);
+    const BodyId later_prefetching = more > 0 && options_.forward_prefetch ? micro_batch(true, true) : later;
+    trained.clear();
+    for (const Unit& u : units_) trained.push_back(u.trained);
+    const BodyId first_update = step_.optimizer_body(trained, true, shard_group_);
+    const BodyId update = step_.optimizer_body(trained, false, shard_group_);
+
+    program_.append_to(Section::first, very_first);
+    program_.append_to(Section::first, later, more);
+    program_.append_to(Section::first, first_update);
+    for (const Section section : {Section::second, Section::steady}) {
+      program_.append_to(section, first);
+      program_.append_to(section, later_prefetching, more);
+      program_.append_to(section, update);
+    }
+    return std::move(step_).finish();
+  }
+
+ private:
+  bool shards() const { return factor_ > 1; }
+  bool mixed() const { return param_dtype_ != DType::fp32; }
+  DType reduce_dtype() const { return step_.training.reduce; }
+  StreamId reduction_end() const { return all_reduce_ ? *all_reduce_ : post_backward_; }
+
+  // --- units ----------------------------------------------------------------------------------------------
+
+  void make_units() {
+    const OpGraph& graph = step_.graph;
+    unit_of_.assign(graph.modules.size(), 0);
+    units_.push_back({.name = graph.modules[ModuleId{0}].name});
+    for (const ModuleId m : ids(graph.modules)) {
+      if (!graph.modules[m].block || options_.wrap == Wrap::model) continue;
+      unit_of_[m] = units_.size();
+      units_.push_back({.name = graph.modules[m].name});
+    }
+    for (const Parameter& p : graph.parameters) {
+      Unit& unit = units_[unit_of_[p.module]];
+      constexpr std::int64_t alignment = 16 / 4;  // bytes of an address / bytes of fp32
+      unit.elements +=
+          options_.use_orig_params ? (p.elements + alignment - 1) / alignment * alignment : p.elements;
+      ++unit.parameters;
+    }
+    for (Unit& u : units_) make_tensors(u);
+  }
+
+  void make_tensors(Unit& u) {
+    u.shard = (u.elements + factor_ - 1) / factor_;
+    u.elements = u.shard * factor_;
+    u.trained = step_.trained(u.name + (shards() ? " shard" : ""), u.shard);
+    const auto tensor = [&](std::string_view what, std::int64_t n, DType t, Category c, StreamId s) {
+      return program_.tensor(u.name + " " + std::string(what), storage(n, t), c, s);
+    };
+    if (mixed())
+      u.low_shard =
+          tensor("low-precision shard", u.shard, param_dtype_, Category::unsharded_parameters, pre_unshard_);
+    if (shards())
+      u.full = tensor("unsharded", u.elements, param_dtype_, Category::unsharded_parameters, unshard_);
+    if (!(result_is_whole() && !mixed()))
+      u.flat_gradient =
+          tensor("flat gradient", u.elements, param_dtype_, Category::communication_buffers, default_stream);
+    if (reduce_dtype() != param_dtype_ && !result_is_whole())
+      u.cast_gradient = tensor("gradient in reduce dtype", u.elements, reduce_dtype(),
+                               Category::communication_buffers, post_backward_);
+    if (shards() && reduce_dtype() != DType::fp32)
+      u.reduced =
+          tensor("reduced shard", u.shard, reduce_dtype(), Category::communication_buffers, post_backward_);
+    for (TensorId& gradient : u.gradient)
+      gradient = tensor("gradient shard", u.shard, DType::fp32, Category::gradients, gradient_stream());
+    u.trained.gradient = u.gradient[0];
+    u.freed = program_.event();
+  }
+  // F = 1 reducing in fp32: the reduced gradient is the unsharded one, in place.
+  bool result_is_whole() const { return !shards() && reduce_dtype() == DType::fp32; }
+  StreamId gradient_stream() const {
+    if (result_is_whole() && !mixed()) return default_stream;
+    return reduce_dtype() == DType::fp32 ? post_backward_ : reduction_end();
+  }
+
+  // Deferred initialisation, unit by unit, the root last: parameters in full, their concatenation, the shard.
+  void init() {
+    step_.begin_init({});
+    for (std::size_t i = 1; i <= units_.size(); ++i) {
+      const std::size_t index = i % units_.size();
+      Unit& u = units_[index];
+      std::vector<TensorId> full;
+      for (const Parameter& p : step_.graph.parameters)
+        if (unit_of_[p.module] == index)
+          full.push_back(program_.tensor(p.name, storage(p.elements, DType::fp32), Category::temporaries));
+      const TensorId flat =
+          program_.tensor(u.name + " flattened", storage(u.elements, DType::fp32), Category::temporaries);
+      for (const TensorId p : full) program_.alloc(p);
+      program_.alloc(flat);
+      for (const TensorId p : full) program_.free(p);
+      program_.alloc(u.trained.parameter);
+      program_.free(flat);
+    }
+  }
+
+  // --- parameters -----------------------------------------------------------------------------------------
+
+  // _unshard: cast the shard, gather the rest.
+  void unshard(Unit& u) {
+    if (u.unsharded) return;
+    u.unsharded = true;
+    if (mixed()) {
+      program_.alloc(u.low_shard);
+      step_.pass("cast shard", u.shard, 6, HostWork::forward_op, pre_unshard_);
+      program_.wait_stream(unshard_, pre_unshard_);
+    }
+    if (!shards()) return;
+    if (options_.limit_all_gathers && free_events_.size() >= gathers_in_flight_max) {
+      program_.host_wait(free_events_.front());
+      free_events_.pop_front();
+    }
+    program_.alloc(u.full);
+    const StreamId nccl = program_.stream_of(*shard_group_);
+    program_.wait_stream(nccl, unshard_);
+    program_.collective(*shard_group_, CollectiveKind::all_gather, param_dtype_, program_.bytes_of(u.full),
+                        u.name);
+    program_.wait_stream(unshard_, nccl);
+    used_by_collective(u.full, *shard_group_);
+    if (mixed()) {
+      used_by_collective(u.low_shard, *shard_group_);
+      program_.record_use(u.low_shard, unshard_);
+      program_.free(u.low_shard);
+    }
+  }
+
+  // _reshard: free the unsharded parameter once the default stream has used it.
+  void reshard(Unit& u) {
+    u.unsharded = false;
+    const TensorId gone = shards() ? u.full : u.low_shard;
+    if (gone == no_tensor) return;
+    program_.record_use(gone, default_stream);
+    program_.free(gone);
+    if (!shards() || !options_.limit_all_gathers) return;
+    program_.record(u.freed, default_stream);
+    free_events_.push_back(u.freed);
+  }
+
+  // ProcessGroupNCCL marks inputs and outputs as used by its own stream.
+  void used_by_collective(TensorId tensor, GroupId group) {
+    if (step_.framework.collectives_record_streams) program_.record_use(tensor, program_.stream_of(group));
+  }
+
+  // --- passes ---------------------------------------------------------------------------------------------
+
+  Unit& unit(const Segment& s) { return units_[unit_of_[s.module]]; }
+  bool is_root(const Unit& u) const { return &u == &units_.front(); }
+  Unit& root() { return units_.front(); }
+
+  BodyId micro_batch(bool forward_prefetch, bool later) {
+    const BodyId body = program_.begin_body();
+    program_.begin_mark("forward");
+    forward(forward_prefetch);
+    program_.end_mark();
+    program_.begin_mark("backward");
+    backward(later);
+    autograd_.end_micro_batch();
+    program_.end_mark();
+    return body;
+  }
+
+  void forward(bool prefetch) {
+    program_.wait_stream(unshard_, default_stream);  // the optimizer's step comes before the next all-gather
+    program_.wait_stream(pre_unshard_, default_stream);
+    program_.host(HostWork::unit_hook);
+    unshard(root());
+    program_.wait_stream(default_stream, unshard_);
+    for (std::size_t i = 0; i < step_.graph.segments.size(); ++i) {
+      const Segment& segment = step_.graph.segments[i];
+      Unit& u = unit(segment);
+      if (is_root(u)) {
+        autograd_.forward(segment);
+        continue;
+      }
+      program_.host(HostWork::unit_hook);
+      unshard(u);
+      program_.wait_stream(default_stream, unshard_);
+      if (prefetch)
+        if (Unit* next = next_unit(i)) unshard(*next);
+      autograd_.forward(segment);
+      if (options_.reshard_after_forward) reshard(u);
+    }
+  }
+
+  Unit* next_unit(std::size_t i) {
+    for (++i; i < step_.graph.segments.size(); ++i)
+      if (Unit& u = unit(step_.graph.segments[i]); !is_root(u)) return &u;
+    return nullptr;
+  }
+  Unit* previous_unit(std::size_t i) {
+    while (i-- > 0)
+      if (Unit& u = unit(step_.graph.segments[i]); !is_root(u)) return &u;
+    return nullptr;
+  }
+  void prefetch_previous(std::size_t i) {
+    if (Unit* previous = previous_unit(i)) unshard(*previous);
+  }
+
+  void backward(bool later) {
+    const auto& segments = step_.graph.segments;
+    program_.host(HostWork::unit_hook);
+    if (options_.backward_prefetch == BackwardPrefetch::pre) prefetch_previous(segments.size());
+    autograd_.begin_backward();
+    for (std::size_t i = segments.size(); i-- > 0;) {
+      Unit& u = unit(segments[i]);
+      if (!is_root(u)) {
+        program_.host(HostWork::unit_hook);
+        unshard(u);
+        program_.wait_stream(default_stream, unshard_);
+        if (options_.backward_prefetch == BackwardPrefetch::pre) prefetch_previous(i);
+      }
+      autograd_.backward(segments[i], [&](ParameterId p, TensorId gradient) {
+        Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
+        owner.arrived.push_back(gradient);
+        if (owner.arrived.size() == owner.parameters) post_backward(owner, i, later);
+      });
+    }
+    program_.wait_stream(default_stream, post_backward_);
+    if (all_reduce_) program_.wait_stream(default_stream, *all_reduce_);
+  }
+
+  // --- gradients ------------------------------------------------------------------------------------------
+
+  // The flat parameter's gradient is complete: free the parameter, reduce the gradient.
+  void post_backward(Unit& u, std::size_t segment, bool later) {
+    const TensorId result = u.gradient[later ? 1 : 0];
+    const TensorId flat = u.flat_gradient != no_tensor ? u.flat_gradient : result;
+    program_.alloc(flat);  // SplitWithSizesBackward concatenates
+    step_.pass("concatenate gradients", u.elements, 2 * bytes_per_param(), HostWork::backward_op);
+    for (const TensorId g : u.arrived) program_.free(g);
+    u.arrived.clear();
+    reshard(u);
+    if (options_.backward_prefetch == BackwardPrefetch::post && !is_root(u)) prefetch_previous(segment);
+    program_.wait_stream(post_backward_, default_stream);
+    TensorId whole = flat;
+    if (reduce_dtype() != param_dtype_) {
+      whole = u.cast_gradient != no_tensor ? u.cast_gradient : result;
+      program_.alloc(whole);
+      step_.pass("cast gradient", u.elements, bytes_per_param() + bytes_per_reduced(), HostWork::backward_op,
+                 post_backward_);
+    }
+    TensorId reduced = whole;
+    if (shards()) program_.alloc(reduced = u.reduced != no_tensor ? u.reduced : result);
+    divide("predivide gradient", u.elements, predivide_factor(world_), post_backward_);
+    if (shards()) reduce_scatter(u, whole, reduced);
+    if (replica_group_) all_reduce(u, reduced);
+    divide("postdivide gradient", u.shard, world_ / predivide_factor(world_), reduction_end());
+    if (reduced != result) {
+      program_.alloc(result);
+      step_.pass("cast gradient shard", u.shard, bytes_per_reduced() + 4, HostWork::backward_op,
+                 reduction_end());
+    }
+    if (shards() && reduced != result) program_.free(reduced);
+    if (whole != flat && whole != result) program_.free(whole);
+    if (later) {
+      step_.pass("accumulate gradient", u.shard, 12, HostWork::backward_op, reduction_end());
+      program_.free(result);
+    }
+    if (flat != result) {
+      program_.record_use(flat, post_backward_);
+      program_.free(flat);
+    }
+  }
+  int bytes_per_param() const { return static_cast<int>(bytes_per_element(param_dtype_)); }
+  int bytes_per_reduced() const { return static_cast<int>(bytes_per_element(reduce_dtype())); }
+
+  void divide(std::string_view label, std::int64_t elements, std::int64_t by, StreamId stream) {
+    if (by > 1) step_.pass(label, elements, 2 * bytes_per_reduced(), HostWork::backward_op, stream);
+  }
+
+  void reduce_scatter(const Unit& u, TensorId whole, TensorId shard) {
+    const StreamId nccl = program_.stream_of(*shard_group_);
+    program_.wait_stream(nccl, post_backward_);
+    program_.collective(*shard_group_, CollectiveKind::reduce_scatter, reduce_dtype(),
+                        program_.bytes_of(whole), u.name);
+    program_.wait_stream(post_backward_, nccl);
+    used_by_collective(whole, *shard_group_);
+    used_by_collective(shard, *shard_group_);
+  }
+
+  // Hybrid: this rank's shard, over the replicas, on a stream of its own. F = 1: the whole gradient.
+  void all_reduce(const Unit& u, TensorId tensor) {
+    if (all_reduce_) {
+      program_.wait_stream(*all_reduce_, post_backward_);
+      program_.record_use(tensor, *all_reduce_);
+    }
+    const StreamId nccl = program_.stream_of(*replica_group_);
+    program_.wait_stream(nccl, reduction_end());
+    program_.collective(*replica_group_, CollectiveKind::all_reduce, reduce_dtype(),
+                        program_.bytes_of(tensor), u.name);
+    program_.wait_stream(reduction_end(), nccl);
+    used_by_collective(tensor, *replica_group_);
+  }
+
+  StepWriter step_;
+  ProgramBuilder& program_;
+  Fsdp options_;
+  std::int64_t world_, factor_;
+  DType param_dtype_;
+  Autograd autograd_;
+  StreamId unshard_, pre_unshard_, post_backward_;
+  std::optional<StreamId> all_reduce_;
+  std::optional<GroupId> shard_group_, replica_group_;
+  std::vector<Unit> units_;
+  IdVector<ModuleId, std::size_t> unit_of_;
+  std::deque<EventId> free_events_;  // of the rate limiter
+};
+
+}  // namespace
+
+Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
+                std::int64_t world, const Fsdp& options) {
+  return FsdpCompiler(graph, training, framework, world, options).run();
+}
+
+}  // namespace shardsim

@@ -1,0 +1,67 @@
+// How a model is trained: what the strategies compile. No TOML, no hardware, no time.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "sim/base/dtype.h"
+#include "sim/base/units.h"
+#include "sim/model/workload.h"
+
+namespace shardsim {
+
+enum class OptimizerKind : std::uint8_t { adamw, adam };
+constexpr std::string_view name(OptimizerKind k) { return k == OptimizerKind::adamw ? "adamw" : "adam"; }
+
+// How PyTorch runs the optimizer's arithmetic: tensor by tensor, pass by pass over all tensors, or in one
+// kernel.
+enum class OptimizerImpl : std::uint8_t { for_loop, foreach, fused };
+constexpr std::string_view name(OptimizerImpl i) {
+  constexpr std::string_view names[] = {"for-loop", "foreach", "fused"};
+  return names[static_cast<int>(i)];
+}
+
+enum class Checkpointing : std::uint8_t { none, full };
+constexpr std::string_view name(Checkpointing c) { return c == Checkpointing::none ? "none" : "full"; }
+
+struct Training {
+  std::int64_t micro_batches = 1;  // per step (gradient accumulation)
+  OptimizerKind optimizer = OptimizerKind::adamw;
+  OptimizerImpl optimizer_impl = OptimizerImpl::foreach;
+  Checkpointing checkpointing = Checkpointing::none;
+  DType reduce = DType::fp32;  // of gradients on the wire
+  bool gradient_clipping = true;
+  bool loss_scaling = false;   // GradScaler of fp16
+  bool sync_each_step = true;  // loss.item() at the end of each step
+};
+
+// What the framework's version decides about a program.
+struct Framework {
+  bool collectives_record_streams = true;  // c10d marks tensors as used by the NCCL stream (PyTorch <= 2.1)
+  Bytes cublas_workspace;                  // allocated with the first matrix product on a stream
+};
+
+struct Ddp {
+  Bytes bucket_cap{25 << 20};
+  bool gradient_as_bucket_view = false;
+};
+
+enum class BackwardPrefetch : std::uint8_t { pre, post, none };
+constexpr std::string_view name(BackwardPrefetch p) {
+  constexpr std::string_view names[] = {"pre", "post", "none"};
+  return names[static_cast<int>(p)];
+}
+enum class Wrap : std::uint8_t { block, model };
+constexpr std::string_view name(Wrap w) { return w == Wrap::block ? "block" : "model"; }
+
+struct Fsdp {
+  std::int64_t sharding_factor = 1;   // F: 1 = full replication, gpus = full sharding, between = hybrid
+  bool reshard_after_forward = true;  // false = SHARD_GRAD_OP
+  BackwardPrefetch backward_prefetch = BackwardPrefetch::pre;
+  bool forward_prefetch = false;
+  bool limit_all_gathers = true;
+  bool use_orig_params = true;  // aligns every parameter to 16 bytes
+  Wrap wrap = Wrap::block;
+};
+
+}  // namespace shardsim

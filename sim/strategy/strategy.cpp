@@ -1,0 +1,51 @@
+#include "sim/strategy/strategy.h"
+
+#include "sim/strategy/step_writer.h"
+
+namespace shardsim {
+namespace {
+
+Program compile_plain(const OpGraph& graph, const Training& training, const Framework& framework) {
+  StepWriter step(graph, training, framework, {1, 1});
+  std::vector<Trained> trained;
+  for (const Parameter& p : graph.parameters) trained.push_back(step.trained(p.name, p.elements));
+  step.begin_init(trained);
+
+  const auto micro_batch = [&](Autograd& autograd, bool accumulate) {
+    const BodyId body = step.program.begin_body();
+    step.program.begin_mark("forward");
+    for (const Segment& s : graph.segments) autograd.forward(s);
+    step.program.end_mark();
+    step.program.begin_mark("backward");
+    autograd.begin_backward();
+    for (auto s = graph.segments.rbegin(); s != graph.segments.rend(); ++s)
+      autograd.backward(*s, [&](ParameterId p, TensorId gradient) {
+        step.accumulate(trained[static_cast<std::size_t>(p.index)], gradient, accumulate);
+      });
+    autograd.end_micro_batch();
+    step.program.end_mark();
+    return body;
+  };
+  Autograd autograd = step.make_autograd(), next = step.make_autograd();
+  const BodyId first_micro_batch = micro_batch(autograd, false);
+  const BodyId next_micro_batch = training.micro_batches > 1 ? micro_batch(next, true) : first_micro_batch;
+  const BodyId first_update = step.optimizer_body(trained, true, std::nullopt);
+  const BodyId update = step.optimizer_body(trained, false, std::nullopt);
+  for (const Section section : {Section::first, Section::second, Section::steady}) {
+    step.program.append_to(section, first_micro_batch);
+    step.program.append_to(section, next_micro_batch, training.micro_batches - 1);
+    step.program.append_to(section, section == Section::first ? first_update : update);
+  }
+  return std::move(step).finish();
+}
+
+}  // namespace
+
+Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
+                std::int64_t world, const Strategy& strategy) {
+  if (world == 1) return compile_plain(graph, training, framework);
+  return std::visit([&](const auto& options) { return compile(graph, training, framework, world, options); },
+                    strategy);
+}
+
+}  // namespace shardsim
