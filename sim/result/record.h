@@ -1,0 +1,34 @@
+// One run as reports and tables need it: what was asked, in full, and what came out.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sim/base/scalar.h"
+#include "sim/result/result.h"
+
+namespace shardsim {
+
+struct RecordedValue {
+  std::string key;  // of the scenario, dotted
+  Scalar value;
+  std::string origin;  // "a.toml:5:8", "default: the model's"
+};
+
+struct RunRecord {
+  std::string model, topology, gpu, stack, stack_versions, strategy, precision;
+  std::int64_t parameters = 0;
+  std::int64_t gpus = 0, micro_batch = 0, grad_accum = 0;
+  std::int64_t global_batch = 0, global_batch_tokens = 0;
+  bool encoder_decoder = false;
+  std::vector<RecordedValue> values;
+  std::uint64_t scenario_hash = 0;
+  Result result;
+  double wall_s = 0;  // the simulation took
+};
+
+// One line: "t5-11b on 512 x a100-sxm-80gb (a100-80gb-roce-2000), fsdp F=512, bf16-mixed, micro-batch 8".
+std::string title(const RunRecord& run);
+
+}  // namespace shardsim

@@ -1,0 +1,655 @@
+#include "sim/simulate/executor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "sim/base/check.h"
+
+namespace shardsim {
+namespace {
+
+constexpr int steps_min = 3, steps_max = 8;
+constexpr std::size_t largest_live_shown = 8;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+// Context of the process, NCCL's code, and the buffers of each communicator.
+Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass& rank) {
+  Bytes total = cluster.gpu.context;
+  const Nccl& nccl = cluster.stack.nccl;
+  if (!rank.communicator.empty()) total += nccl.first_use;
+  for (const CommunicatorId c : rank.communicator)
+    total += nccl.per_connection * (nccl.connections * job.communicators[c].fabric.channels);
+  return total;
+}
+
+}  // namespace
+
+Executor::Executor(const Program& program, const Cluster& cluster, const Job& job,
+                   std::vector<Span>* timeline)
+    : program_(program),
+      cluster_(cluster),
+      job_(job),
+      timeline_(timeline),
+      clock_(program.kernels, cluster.gpu),
+      model_{cluster.stack.nccl, cluster.gpu.architecture, cluster.topology.spec().node.transport,
+             cluster.topology.spec().node.network_overhead},
+      agenda_(static_cast<int>(job.ranks.size()) * (streams() + 1) +
+              static_cast<int>(job.communicators.size())),
+      network_(job.capacity,
+               static_cast<int>(job.communicators.size() + job.ranks.size() * program.streams.size())),
+      copies_(job.ranks.size() * program.streams.size()) {
+  for (const RankClass& rank : job.ranks) {
+    ranks_.push_back(RankState{
+        .streams = std::vector<StreamState>(program.streams.size()),
+        .events = std::vector<EventState>(at(program.events)),
+        .allocator = CachingAllocator(cluster.gpu.memory - outside_allocator(cluster, job, rank), streams()),
+        .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live)});
+  }
+  for (std::size_t c = 0; c < job.communicators.size(); ++c)
+    communicators_.push_back(
+        CommunicatorState{.plans = IdVector<CollectiveId, std::optional<Plan>>(program.collectives.size())});
+}
+
+// --- one instant ----------------------------------------------------------------------------------------
+
+void Executor::run() {
+  for (const RankClassId r : ids(ranks_)) hosts_due_.push_back(r);
+  for (;;) {
+    do {
+      due_.clear();
+      if (agenda_.next() == now_) agenda_.take(now_, due_);
+      events_ += static_cast<std::int64_t>(due_.size());
+      for (const Agent agent : due_) wake(agent);
+      settle();
+      if (agenda_.next() != now_) run_hosts();
+    } while (agenda_.next() == now_ || !touched_.empty() || !hosts_due_.empty());
+    conclude();
+    if (finished()) return;
+    const std::optional<Time> next = agenda_.next();
+    if (oom_ && (!next || *next > oom_->at)) return;
+    require(next.has_value(), "the simulation stands still with work waiting");
+    now_ = *next;
+  }
+}
+
+void Executor::wake(Agent agent) {
+  const int per_rank = streams() + 1;
+  const int rank_agents = static_cast<int>(ranks_.size()) * per_rank;
+  if (agent.index >= rank_agents) {
+    const CommunicatorId c{agent.index - rank_agents};
+    if (communicators_[c].state == CommunicatorState::State::latency)
+      begin_transfer(c);
+    else
+      finish_collective(c);
+    return;
+  }
+  const RankClassId r{agent.index / per_rank};
+  const int s = agent.index % per_rank;
+  if (s == streams()) {
+    host_due(r);
+    return;
+  }
+  if (ranks_[r].streams[at(s)].busy)
+    finish_front(r, s);
+  else
+    touch(r, s);
+}
+
+void Executor::touch(RankClassId r, int s) { touched_.emplace_back(r, s); }
+
+void Executor::settle() {
+  for (std::size_t i = 0; i < touched_.size(); ++i) advance(touched_[i].first, touched_[i].second);
+  touched_.clear();
+}
+
+void Executor::host_due(RankClassId r) {
+  ranks_[r].host.state = HostState::State::due;
+  hosts_due_.push_back(r);
+}
+
+void Executor::run_hosts() {
+  for (std::size_t i = 0; i < hosts_due_.size(); ++i) run_host(hosts_due_[i]);
+  hosts_due_.clear();
+}
+
+void Executor::conclude() {
+  for (const TransferId t : network_.solve()) change_rate(t);
+  for (const RankClassId r : to_repace_) repace(r);
+  to_repace_.clear();
+}
+
+// Every rank has completed a step more: does it repeat the one before?
+bool Executor::finished() {
+  std::size_t completed = ranks_[RankClassId{0}].steps.size();
+  for (const RankState& rank : ranks_) completed = std::min(completed, rank.steps.size());
+  const int steps = static_cast<int>(completed) - 1;  // the first record is the end of the set-up
+  if (steps <= steps_completed_) return false;
+  steps_completed_ = steps;
+  if (steps < steps_min) return false;
+  steady_ = std::all_of(ranks_.begin(), ranks_.end(), [&](const RankState& rank) {
+    const auto duration = [&](int step) { return rank.steps[at(step)].end - rank.steps[at(step - 1)].end; };
+    const AllocatorMark &now = rank.allocator_marks[at(steps)], &before = rank.allocator_marks[at(steps - 1)];
+    // A host that runs ahead leaves different blocks pending at each step; what counts then is that no
+    // segment came or went.
+    return duration(steps) == duration(steps - 1) &&
+           (now.fingerprint == before.fingerprint || now.segment_calls == before.segment_calls);
+  });
+  return steady_ || steps == steps_max;
+}
+
+// --- streams --------------------------------------------------------------------------------------------
+
+// Runs the stream as far as it gets at this instant.
+void Executor::advance(RankClassId r, int s) {
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s)];
+  const bool timed = s == default_stream.index;
+  while (!stream.busy && stream.blocked_on == StreamState::not_blocked && !stream.queue.empty()) {
+    const StreamOp op = stream.queue.front();
+    if (op.ready > now_) {
+      agenda_.set(stream_agent(r, s), op.ready);
+      return;
+    }
+    if (timed) rank.account.spend_on_host(now_);
+    switch (op.kind) {
+      case StreamOp::Kind::kernel: begin_kernel(r, s); return;
+      case StreamOp::Kind::copy: begin_copy(r, s); return;
+      case StreamOp::Kind::collective: arrive(r, s); return;
+      case StreamOp::Kind::wait:
+        if (rank.events[at(op.id)].completed < op.value) {
+          stream.blocked_on = op.id;
+          stream.began = now_;
+          if (timed) set_computing(r, false);
+          return;
+        }
+        break;
+      case StreamOp::Kind::record: complete(r, {op.id}, s); break;
+      case StreamOp::Kind::marker: ++stream.markers_passed; break;
+      case StreamOp::Kind::phase: rank.account.phase(op.id, now_); break;
+      case StreamOp::Kind::step_end: end_step(r); break;
+    }
+    stream.queue.pop();
+  }
+  if (stream.idle()) check_drained(r);
+}
+
+void Executor::launched(RankClassId r, int s) {
+  --ranks_[r].streams[at(s)].outstanding;
+  const HostState& host = ranks_[r].host;
+  if (host.state == HostState::State::queue_full && host.stream.index == s) host_due(r);
+}
+
+void Executor::begin_kernel(RankClassId r, int s) {
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s)];
+  stream.busy = true;
+  stream.began = now_;
+  stream.paced = false;
+  ++rank.running;
+  if (s == default_stream.index) set_computing(r, true);
+  launched(r, s);
+  ask_repace(r);
+}
+
+void Executor::begin_copy(RankClassId r, int s) {
+  StreamState& stream = ranks_[r].streams[at(s)];
+  const StreamOp& op = stream.queue.front();
+  stream.busy = true;
+  stream.began = now_;
+  launched(r, s);
+  const bool to_device = static_cast<CopyDirection>(op.id) == CopyDirection::host_to_device;
+  const RankClass& of = job_.ranks[r];
+  copies_[at(transfer_of(r, s).index) - communicators_.size()] = {
+      Wide{op.value} * picoseconds_per_second, now_, {}};
+  network_.start(transfer_of(r, s), 1, cluster_.gpu.pcie, to_device ? of.to_device : of.from_device);
+}
+
+void Executor::finish_front(RankClassId r, int s) {
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s)];
+  const StreamOp& op = stream.queue.front();
+  const bool kernel = op.kind == StreamOp::Kind::kernel;
+  const bool timed = s == default_stream.index;
+  stream.busy = false;
+  stream.log.push(
+      {.kind = kernel ? Activity::Kind::kernel : Activity::Kind::copy, .begin = stream.began, .end = now_});
+  if (kernel) {
+    --rank.running;
+    if (rank.running > 0) ask_repace(r);
+    if (timed)
+      rank.account.spend(op.work == HostWork::optimizer_op ? Spent::optimizer : Spent::compute, now_);
+  } else {
+    network_.stop(transfer_of(r, s));
+    if (timed) rank.account.spend(Spent::copies, now_);
+  }
+  if (timeline_ != nullptr)
+    timeline_->push_back({kernel ? Span::Kind::kernel : Span::Kind::copy, job_.ranks[r].rank, s, stream.began,
+                          now_, op.label});
+  stream.queue.pop();
+  touch(r, s);
+}
+
+void Executor::complete(RankClassId r, EventId e, int recorded_on) {
+  RankState& rank = ranks_[r];
+  EventState& event = rank.events[at(e.index)];
+  ++event.completed;
+  const ActivityLog& log = rank.streams[at(recorded_on)].log;
+  for (int s = 0; s < streams(); ++s) {
+    StreamState& stream = rank.streams[at(s)];
+    if (stream.blocked_on != e.index || event.completed < stream.queue.front().value) continue;
+    stream.blocked_on = StreamState::not_blocked;
+    stream.log.inherit(log, stream.began);
+    if (s == default_stream.index) rank.account.spend_waiting(log, now_);
+    stream.queue.pop();
+    touch(r, s);
+  }
+  if (rank.host.state == HostState::State::waiting && rank.host.event == e &&
+      event.completed >= event.issued) {
+    if (now_ > rank.host.clock) rank.host.clock = now_ + cluster_.stack.host_wake;
+    host_due(r);
+  }
+}
+
+void Executor::end_step(RankClassId r) {
+  RankState& rank = ranks_[r];
+  rank.steps.push_back(rank.account.end_step(now_));
+}
+
+void Executor::check_drained(RankClassId r) {
+  RankState& rank = ranks_[r];
+  if (rank.host.state != HostState::State::draining) return;
+  if (std::all_of(rank.streams.begin(), rank.streams.end(), [](const StreamState& s) { return s.idle(); }))
+    host_due(r);
+}
+
+// A collective runs a little slower while one of its GPUs computes; waiting for an event is not computing.
+void Executor::set_computing(RankClassId r, bool computing) {
+  RankState& rank = ranks_[r];
+  if (rank.computing == computing) return;
+  rank.computing = computing;
+  for (const CommunicatorId c : job_.ranks[r].communicator) {
+    CommunicatorState& comm = communicators_[c];
+    const bool before = comm.computing > 0;
+    computing ? ++comm.computing : --comm.computing;
+    if (before != (comm.computing > 0) && comm.state == CommunicatorState::State::transfer)
+      network_.set_cap(transfer_of(c), cap(c));
+  }
+}
+
+void Executor::ask_repace(RankClassId r) {
+  if (std::exchange(ranks_[r].repace, true)) return;
+  to_repace_.push_back(r);
+}
+
+// Gives every running kernel the duration it has beside today's collectives and kernels; what is left of it
+// scales with the duration.
+void Executor::repace(RankClassId r) {
+  RankState& rank = ranks_[r];
+  rank.repace = false;
+  const Taken taken{.sms = std::min(rank.sms, cluster_.gpu.sms - 1),
+                    .hbm_ppm = hbm_taken_ppm(cluster_.gpu, rank.wire)};
+  for (int s = 0; s < streams(); ++s) {
+    StreamState& stream = rank.streams[at(s)];
+    if (!stream.busy || stream.queue.front().kind != StreamOp::Kind::kernel) continue;
+    const Time pace =
+        clock_.pace({stream.queue.front().id}, taken, rank.running, job_.ranks[r].compute_scale);
+    if (!stream.paced) {
+      stream.left = pace;
+    } else {
+      if (pace == stream.pace) continue;
+      const Wide left = Wide{(stream.left - (now_ - stream.updated)).count} * pace.count;
+      stream.left = {static_cast<std::int64_t>((left + stream.pace.count - 1) / stream.pace.count)};
+    }
+    stream.paced = true;
+    stream.pace = pace;
+    stream.updated = now_;
+    agenda_.set(stream_agent(r, s), now_ + stream.left);
+  }
+}
+
+// --- collectives ----------------------------------------------------------------------------------------
+
+const Plan& Executor::plan_of(CommunicatorId c, CollectiveId what) {
+  std::optional<Plan>& known = communicators_[c].plans[what];
+  const CollectiveOp& op = program_.collectives[what];
+  if (!known) known = plan(model_, job_.communicators[c].fabric, op.kind, op.bytes);
+  return *known;
+}
+
+void Executor::arrive(RankClassId r, int s) {
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s)];
+  const CollectiveId what{stream.queue.front().id};
+  const CommunicatorId c = job_.ranks[r].communicator[program_.collectives[what].group];
+  CommunicatorState& comm = communicators_[c];
+  require(comm.arrived == 0 || comm.what == what, "ranks of a group disagree on their next collective");
+  stream.busy = true;
+  stream.began = now_;
+  launched(r, s);
+  comm.what = what;
+  comm.state = CommunicatorState::State::gathering;
+  rank.sms += plan_of(c, what).sms;  // the kernel spins until the others come
+  ask_repace(r);
+  if (++comm.arrived < job_.communicators[c].members.size()) return;
+  comm.state = CommunicatorState::State::latency;
+  comm.began = now_;
+  agenda_.set(communicator_agent(c), now_ + plan_of(c, what).latency);
+}
+
+Bandwidth Executor::cap(CommunicatorId c) {
+  const CommunicatorState& comm = communicators_[c];
+  const Bandwidth full = plan_of(c, comm.what).cap;
+  if (comm.computing == 0) return full;
+  const double slow = 1.0 - cluster_.gpu.interference.collective_slowdown;
+  return std::max(Bandwidth{1}, Bandwidth{std::llround(static_cast<double>(full.count) * slow)});
+}
+
+void Executor::begin_transfer(CommunicatorId c) {
+  CommunicatorState& comm = communicators_[c];
+  const Plan& plan = plan_of(c, comm.what);
+  const Communicator& of = job_.communicators[c];
+  comm.state = CommunicatorState::State::transfer;
+  comm.moving = {Wide{plan.wire.count} * picoseconds_per_second, now_, {}};
+  const int channels = of.fabric.channels;
+  if (plan.halves_network)
+    network_.start(transfer_of(c), 2 * channels, cap(c), of.links_tree_of_two);
+  else
+    network_.start(transfer_of(c), channels, cap(c), of.links);
+}
+
+void Executor::finish_collective(CommunicatorId c) {
+  CommunicatorState& comm = communicators_[c];
+  const CollectiveOp& op = program_.collectives[comm.what];
+  const Plan& plan = plan_of(c, comm.what);
+  const int s = program_.groups[op.group].stream.index;
+  network_.stop(transfer_of(c));
+  for (const RankClassId r : job_.communicators[c].members) {
+    RankState& rank = ranks_[r];
+    StreamState& stream = rank.streams[at(s)];
+    rank.sms -= plan.sms;
+    rank.wire -= comm.moving.rate;
+    ask_repace(r);
+    rank.account.communicated(op.kind, op.bytes, plan.wire, now_ - comm.began);
+    stream.busy = false;
+    stream.log.push({.kind = Activity::Kind::collective,
+                     .begin = stream.queue.front().ready,
+                     .end = now_,
+                     .collective = op.kind,
+                     .arrived = stream.began,
+                     .began = comm.began});
+    if (timeline_ != nullptr)
+      timeline_->push_back(
+          {Span::Kind::collective, job_.ranks[r].rank, s, stream.began, now_, stream.queue.front().label});
+    stream.queue.pop();
+    touch(r, s);
+  }
+  comm.state = CommunicatorState::State::idle;
+  comm.arrived = 0;
+}
+
+void Executor::change_rate(TransferId t) {
+  const Bandwidth rate = network_.rate(t);
+  const int communicators = static_cast<int>(communicators_.size());
+  if (t.index >= communicators) {
+    const int i = t.index - communicators;
+    update(copies_[at(i)], rate, stream_agent({i / streams()}, i % streams()));
+    return;
+  }
+  const CommunicatorId c{t.index};
+  Moving& moving = communicators_[c].moving;
+  for (const RankClassId r : job_.communicators[c].members) {
+    ranks_[r].wire += rate - moving.rate;
+    ask_repace(r);
+  }
+  update(moving, rate, communicator_agent(c));
+}
+
+void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {
+  moving.left = std::max(Wide{0}, moving.left - Wide{moving.rate.count} * (now_ - moving.updated).count);
+  moving.updated = now_;
+  moving.rate = rate;
+  agenda_.set(agent, now_ + Time{static_cast<std::int64_t>((moving.left + rate.count - 1) / rate.count)});
+}
+
+// --- hosts ----------------------------------------------------------------------------------------------
+
+void Executor::run_host(RankClassId r) {
+  RankState& rank = ranks_[r];
+  HostState& host = rank.host;
+  if (host.state != HostState::State::due) return;
+  host.clock = std::max(host.clock, now_);
+  if (host.retry_began) retry(r);
+  while (host.state == HostState::State::due) {
+    const auto& section = program_[host.section];
+    if (host.repeat == section.size()) {
+      if (!next_body(r)) return;
+      continue;
+    }
+    const Body& body = program_.bodies[section[host.repeat].body];
+    while (host.instruction < body.size()) {
+      if (!std::visit([&](const auto& i) { return execute(r, i); }, body[host.instruction])) return;
+      ++host.instruction;
+    }
+    host.instruction = 0;
+    if (++host.iteration == section[host.repeat].times) host.iteration = 0, ++host.repeat;
+  }
+}
+
+// The section is over: on to the next step. False when all are issued.
+bool Executor::next_body(RankClassId r) {
+  RankState& rank = ranks_[r];
+  HostState& host = rank.host;
+  push(r, default_stream.index, {.kind = StreamOp::Kind::step_end});
+  const MemoryStats& memory = rank.allocator.stats();
+  rank.allocator_marks.push_back({rank.allocator.fingerprint(), memory.mallocs + memory.releases});
+  if (host.step == steps_max) {
+    host.state = HostState::State::finished;
+    return false;
+  }
+  ++host.step;
+  host.section = host.step == 1 ? Section::first : host.step == 2 ? Section::second : Section::steady;
+  host.repeat = 0;
+  return true;
+}
+
+void Executor::push(RankClassId r, int s, StreamOp op) {
+  op.ready = ranks_[r].host.clock + cluster_.stack.launch_latency;
+  StreamState& stream = ranks_[r].streams[at(s)];
+  const bool was_idle = stream.idle();
+  stream.queue.push(op);
+  if (was_idle) touch(r, s);
+}
+
+// The host has to see the GPU as it is at its own clock, which may be ahead of the simulation. True: it has
+// to sleep until then.
+bool Executor::sleep_until_clock(RankClassId r) {
+  HostState& host = ranks_[r].host;
+  if (host.clock == now_) return false;
+  host.state = HostState::State::sleeping;
+  agenda_.set(host_agent(r), host.clock);
+  return true;
+}
+
+bool Executor::issue(RankClassId r, StreamId s, StreamOp op, Time cost) {
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s.index)];
+  if (stream.outstanding >= cluster_.stack.launch_queue) {
+    if (sleep_until_clock(r)) return false;
+    rank.host.state = HostState::State::queue_full;
+    rank.host.stream = s;
+    return false;
+  }
+  rank.host.clock += cost;
+  ++stream.outstanding;
+  push(r, s.index, op);
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const Launch& i) {
+  return issue(r, i.stream,
+               {.kind = StreamOp::Kind::kernel, .work = i.work, .id = i.kernel.index, .label = i.label.index},
+               cluster_.stack.cost(i.work));
+}
+
+bool Executor::execute(RankClassId r, const Collective& i) {
+  const Group& group = program_.groups[program_.collectives[i.what].group];
+  return issue(r, group.stream,
+               {.kind = StreamOp::Kind::collective, .id = i.what.index, .label = i.label.index}, Time{});
+}
+
+bool Executor::execute(RankClassId r, const Copy& i) {
+  return issue(r, i.stream,
+               {.kind = StreamOp::Kind::copy,
+                .id = static_cast<std::int32_t>(i.direction),
+                .label = i.label.index,
+                .value = i.bytes.count},
+               cluster_.stack.cost(HostWork::forward_op));
+}
+
+bool Executor::execute(RankClassId r, const Record& i) {
+  ++ranks_[r].events[at(i.event.index)].issued;
+  push(r, i.stream.index, {.kind = StreamOp::Kind::record, .id = i.event.index});
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const Wait& i) {
+  const std::int64_t records = ranks_[r].events[at(i.event.index)].issued;
+  push(r, i.stream.index, {.kind = StreamOp::Kind::wait, .id = i.event.index, .value = records});
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const HostWait& i) {
+  const EventState& event = ranks_[r].events[at(i.event.index)];
+  if (event.completed == event.issued) return true;
+  ranks_[r].host.state = HostState::State::waiting;
+  ranks_[r].host.event = i.event;
+  return false;
+}
+
+bool Executor::execute(RankClassId r, const HostBusy& i) {
+  ranks_[r].host.clock += cluster_.stack.cost(i.work) * i.amount;
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const MarkBegin& i) {
+  auto& marks = ranks_[r].host.marks;
+  marks.push_back(i.label);
+  if (marks.size() == 1) push(r, default_stream.index, {.kind = StreamOp::Kind::phase, .id = i.label.index});
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const MarkEnd&) {
+  auto& marks = ranks_[r].host.marks;
+  marks.pop_back();
+  if (marks.empty()) push(r, default_stream.index, {.kind = StreamOp::Kind::phase, .id = -1});
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const RecordUse& i) {
+  ranks_[r].allocator.record_use(ranks_[r].block[i.tensor], i.stream);
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const Alloc& i) {
+  RankState& rank = ranks_[r];
+  HostState& host = rank.host;
+  if (!rank.pending.empty()) {
+    if (sleep_until_clock(r)) return false;
+    poll(rank);
+  }
+  const Tensor& tensor = program_.tensors[i.tensor];
+  const auto allocated = rank.allocator.allocate(tensor.bytes, tensor.stream);
+  if (!allocated) {
+    if (host.retry_began) {
+      out_of_memory(r, i.tensor);
+    } else {
+      host.retry_began = host.clock;
+      host.state = HostState::State::draining;
+      check_drained(r);
+    }
+    return false;
+  }
+  if (host.retry_began) {
+    rank.account.retried(*host.retry_began, host.clock);
+    host.retry_began.reset();
+  }
+  const Stack& stack = cluster_.stack;
+  if (allocated->fresh_segment.count > 0)
+    host.clock +=
+        stack.cuda_malloc + from_seconds(seconds(stack.cuda_malloc_per_gib) * gib(allocated->fresh_segment));
+  rank.block[i.tensor] = allocated->block;
+  rank.ledger.add(tensor.category, rank.allocator.size(allocated->block));
+  return true;
+}
+
+bool Executor::execute(RankClassId r, const Free& i) {
+  RankState& rank = ranks_[r];
+  const BlockId block = std::exchange(rank.block[i.tensor], not_live);
+  rank.ledger.remove(program_.tensors[i.tensor].category, rank.allocator.size(block));
+  const std::uint64_t waits = rank.allocator.free(block);
+  if (waits == 0) return true;
+  int streams_to_pass = 0;
+  for (int s = 0; s < streams(); ++s) {
+    if ((waits >> s & 1) == 0) continue;
+    ++streams_to_pass;
+    rank.streams[at(s)].freed.push_back(block);
+    push(r, s, {.kind = StreamOp::Kind::marker});
+  }
+  rank.pending.emplace_back(block, streams_to_pass);
+  return true;
+}
+
+// process_events: freed blocks whose streams have passed can be reused.
+void Executor::poll(RankState& rank) {
+  for (StreamState& stream : rank.streams)
+    for (; stream.markers_polled < stream.markers_passed; ++stream.markers_polled) {
+      const BlockId block = stream.freed.front();
+      stream.freed.pop_front();
+      const auto entry = std::find_if(rank.pending.begin(), rank.pending.end(),
+                                      [&](const auto& p) { return p.first == block; });
+      if (--entry->second > 0) continue;
+      rank.pending.erase(entry);
+      rank.allocator.retire(block);
+    }
+}
+
+// The device is idle: return every cached segment to CUDA; the instruction that failed then runs again.
+void Executor::retry(RankClassId r) {
+  RankState& rank = ranks_[r];
+  poll(rank);
+  ++rank.alloc_retries;
+  rank.host.clock += cluster_.stack.cuda_free * rank.allocator.release_cached().segments;
+}
+
+void Executor::out_of_memory(RankClassId r, TensorId id) {
+  RankState& rank = ranks_[r];
+  rank.host.state = HostState::State::dead;
+  const auto key = std::pair(rank.host.clock, job_.ranks[r].rank);
+  if (oom_ && std::pair(oom_->at, oom_->rank) < key) return;
+  const Tensor& tensor = program_.tensors[id];
+  OutOfMemory oom{.rank = job_.ranks[r].rank,
+                  .at = rank.host.clock,
+                  .step = rank.host.step,
+                  .phase = rank.host.section == Section::init ? "init" : "",
+                  .tensor = program_.labels[tensor.label],
+                  .category = tensor.category,
+                  .requested = tensor.bytes,
+                  .segment = CachingAllocator::segment_size(CachingAllocator::round_up(tensor.bytes)),
+                  .free = rank.allocator.capacity() - rank.allocator.stats().reserved,
+                  .fragmented = rank.allocator.cached_in_split_segments(),
+                  .live = rank.ledger.now(),
+                  .largest_live = {}};
+  for (const LabelId mark : rank.host.marks)
+    oom.phase += (oom.phase.empty() ? "" : " / ") + program_.labels[mark];
+  for (const TensorId t : ids(program_.tensors))
+    if (rank.block[t] != not_live)
+      oom.largest_live.push_back({program_.labels[program_.tensors[t].label], program_.tensors[t].category,
+                                  program_.tensors[t].bytes});
+  std::stable_sort(oom.largest_live.begin(), oom.largest_live.end(),
+                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  if (oom.largest_live.size() > largest_live_shown) oom.largest_live.resize(largest_live_shown);
+  oom_ = std::move(oom);
+}
+
+}  // namespace shardsim

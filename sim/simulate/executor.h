@@ -1,0 +1,203 @@
+// The discrete-event simulation: replays a program on every rank class of a job.
+//
+// Host threads run straight through the program, ahead of the GPU, and issue operations into streams. GPU
+// time reaches a host at four places only: it polls freed blocks when it allocates, waits for an event, finds
+// a stream's launch queue full, or drains the device to retry an allocation. Everything that happens at one
+// instant is applied first; then links are shared again and running kernels re-paced; then time moves on.
+//   GPU    kernels run at the pace given by the collectives on their own GPU; those of several streams share
+//   it NCCL   a collective starts when its last member arrives: a latency, then a transfer over shared links
+//   time   integer picoseconds; the order of ranks at one instant never matters
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "sim/collective/plan.h"
+#include "sim/engine/agenda.h"
+#include "sim/memory/caching_allocator.h"
+#include "sim/memory/ledger.h"
+#include "sim/network/network.h"
+#include "sim/program/program.h"
+#include "sim/result/result.h"
+#include "sim/simulate/cluster.h"
+#include "sim/simulate/job.h"
+#include "sim/simulate/kernel_clock.h"
+#include "sim/simulate/stream.h"
+#include "sim/simulate/time_account.h"
+
+namespace shardsim {
+
+struct EventState {
+  std::int64_t issued = 0, completed = 0;  // records
+};
+
+struct HostState {
+  enum class State : std::uint8_t {
+    due,         // runs at the end of this instant
+    sleeping,    // until its clock: it has to see the GPU as it is then
+    waiting,     // for an event
+    queue_full,  // for a launch to begin
+    draining,    // for the device to be idle
+    finished,    // has issued all steps
+    dead,        // out of memory
+  };
+  State state = State::due;
+  Time clock{};
+  Section section = Section::init;
+  int step = 0;
+  std::size_t repeat = 0;             // in the section
+  std::int64_t iteration = 0;         // of the repeat
+  std::size_t instruction = 0;        // of the body
+  EventId event{};                    // waiting
+  StreamId stream{};                  // queue_full
+  std::optional<Time> retry_began{};  // the failed cudaMalloc, until the request is served
+  std::vector<LabelId> marks{};
+};
+
+inline constexpr BlockId not_live{-1};
+
+// The allocator when the host has issued a step.
+struct AllocatorMark {
+  std::uint64_t fingerprint = 0;
+  std::int64_t segment_calls = 0;  // cudaMalloc and cudaFree so far
+};
+
+struct RankState {
+  std::vector<StreamState> streams;
+  std::vector<EventState> events;
+  CachingAllocator allocator;
+  IdVector<TensorId, BlockId> block;
+  HostState host{};
+  Ledger ledger{};
+  std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
+  std::int64_t alloc_retries = 0;
+  Bandwidth wire{};     // of the collectives it takes part in
+  int sms = 0;          // they hold
+  int running = 0;      // kernels
+  bool repace = false;  // listed in to_repace_
+  bool computing = false;
+  TimeAccount account{};
+  std::vector<StepRecord> steps{};               // [0] ends the set-up
+  std::vector<AllocatorMark> allocator_marks{};  // by step issued
+};
+
+class Executor {
+ public:
+  Executor(const Program& program, const Cluster& cluster, const Job& job, std::vector<Span>* timeline);
+
+  void run();
+
+  const IdVector<RankClassId, RankState>& ranks() const { return ranks_; }
+  const std::optional<OutOfMemory>& oom() const { return oom_; }
+  int steps_completed() const { return steps_completed_; }
+  bool steady() const { return steady_; }
+  std::int64_t events() const { return events_; }
+  std::int64_t solves() const { return network_.solves(); }
+
+ private:
+  struct Moving {   // a transfer under way
+    Wide left = 0;  // bytes * picoseconds per second
+    Time updated;
+    Bandwidth rate;
+  };
+  struct CommunicatorState {
+    enum class State : std::uint8_t { idle, gathering, latency, transfer };
+    IdVector<CollectiveId, std::optional<Plan>> plans;  // made on first use
+    State state = State::idle;
+    CollectiveId what{};
+    std::size_t arrived = 0;
+    std::size_t computing = 0;  // members whose default stream computes
+    Time began{};
+    Moving moving{};
+  };
+
+  // --- agents ---
+  int streams() const { return static_cast<int>(program_.streams.size()); }
+  Agent stream_agent(RankClassId r, int s) const { return {r.index * (streams() + 1) + s}; }
+  Agent host_agent(RankClassId r) const { return stream_agent(r, streams()); }
+  Agent communicator_agent(CommunicatorId c) const {
+    return {static_cast<std::int32_t>(ranks_.size()) * (streams() + 1) + c.index};
+  }
+  TransferId transfer_of(CommunicatorId c) const { return {c.index}; }
+  TransferId transfer_of(RankClassId r, int s) const {
+    return {static_cast<std::int32_t>(communicators_.size()) + r.index * streams() + s};
+  }
+
+  // --- one instant ---
+  void wake(Agent agent);
+  void settle();
+  void run_hosts();
+  void conclude();  // share links, re-pace kernels
+  bool finished();
+
+  // --- streams ---
+  void touch(RankClassId r, int s);
+  void advance(RankClassId r, int s);
+  void begin_kernel(RankClassId r, int s);
+  void begin_copy(RankClassId r, int s);
+  void finish_front(RankClassId r, int s);         // kernel or copy
+  void complete(RankClassId r, EventId e, int s);  // a record on stream s
+  void end_step(RankClassId r);
+  void check_drained(RankClassId r);
+  void set_computing(RankClassId r, bool computing);
+  void ask_repace(RankClassId r);
+  void repace(RankClassId r);
+  void launched(RankClassId r, int s);  // an outstanding launch begins
+
+  // --- collectives ---
+  const Plan& plan_of(CommunicatorId c, CollectiveId what);
+  void arrive(RankClassId r, int s);
+  void begin_transfer(CommunicatorId c);
+  void finish_collective(CommunicatorId c);
+  Bandwidth cap(CommunicatorId c);
+  void change_rate(TransferId t);
+  void update(Moving& moving, Bandwidth rate, Agent agent);
+
+  // --- hosts ---
+  void run_host(RankClassId r);
+  // One instruction of the host. False: it yields, and the same instruction runs again later.
+  bool execute(RankClassId r, const Alloc& i);
+  bool execute(RankClassId r, const Free& i);
+  bool execute(RankClassId r, const RecordUse& i);
+  bool execute(RankClassId r, const Launch& i);
+  bool execute(RankClassId r, const Collective& i);
+  bool execute(RankClassId r, const Copy& i);
+  bool execute(RankClassId r, const Record& i);
+  bool execute(RankClassId r, const Wait& i);
+  bool execute(RankClassId r, const HostWait& i);
+  bool execute(RankClassId r, const HostBusy& i);
+  bool execute(RankClassId r, const MarkBegin& i);
+  bool execute(RankClassId r, const MarkEnd& i);
+  bool issue(RankClassId r, StreamId s, StreamOp op, Time cost);
+  void push(RankClassId r, int s, StreamOp op);
+  bool sleep_until_clock(RankClassId r);
+  void host_due(RankClassId r);
+  void poll(RankState& rank);
+  void retry(RankClassId r);
+  void out_of_memory(RankClassId r, TensorId tensor);
+  bool next_body(RankClassId r);
+
+  const Program& program_;
+  const Cluster& cluster_;
+  const Job& job_;
+  std::vector<Span>* timeline_;
+  KernelClock clock_;
+  CollectiveModel model_;
+  Agenda agenda_;
+  Network network_;
+  IdVector<RankClassId, RankState> ranks_;
+  IdVector<CommunicatorId, CommunicatorState> communicators_;
+  std::vector<Moving> copies_;  // by rank and stream
+
+  Time now_;
+  std::vector<Agent> due_;
+  std::vector<std::pair<RankClassId, int>> touched_;  // streams that may advance
+  std::vector<RankClassId> hosts_due_, to_repace_;
+  std::int64_t events_ = 0;
+  int steps_completed_ = 0;
+  bool steady_ = false;
+  std::optional<OutOfMemory> oom_;
+};
+
+}  // namespace shardsim

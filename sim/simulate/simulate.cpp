@@ -1,0 +1,78 @@
+#include "sim/simulate/simulate.h"
+
+#include <algorithm>
+
+#include "sim/program/count.h"
+#include "sim/simulate/executor.h"
+#include "sim/simulate/job.h"
+
+namespace shardsim {
+namespace {
+
+Time duration(const RankState& rank, int step) {
+  const auto s = static_cast<std::size_t>(step);
+  return rank.steps[s].end - rank.steps[s - 1].end;
+}
+
+// The lowest of the classes for which `measure` is largest.
+template <class Measure>
+RankClassId most(const IdVector<RankClassId, RankState>& ranks, const Measure& measure) {
+  RankClassId best{0};
+  for (const RankClassId r : ids(ranks))
+    if (measure(ranks[r]) > measure(ranks[best])) best = r;
+  return best;
+}
+
+void describe_step(Result& result, const Program& program, const Job& job, const Executor& run) {
+  const int step = run.steps_completed();
+  if (step < 1) return;
+  const RankClassId slowest = most(run.ranks(), [&](const RankState& r) { return duration(r, step); });
+  const RankState& rank = run.ranks()[slowest];
+  const StepRecord& record = rank.steps[static_cast<std::size_t>(step)];
+  result.slowest = job.ranks[slowest].rank;
+  result.step_time = duration(rank, step);
+  for (int i = 1; i <= step; ++i) result.step_times.push_back(duration(rank, i));
+  result.breakdown = record.breakdown;
+  result.communication = record.communication;
+  for (const auto& [label, time] : record.phases)
+    result.phases.push_back({program.labels[LabelId{label}], time});
+}
+
+void describe_memory(Result& result, const Cluster& cluster, const Job& job, const Executor& run) {
+  const RankClassId fullest =
+      most(run.ranks(), [](const RankState& r) { return r.allocator.stats().peak_reserved; });
+  const RankState& rank = run.ranks()[fullest];
+  const MemoryStats& stats = rank.allocator.stats();
+  result.memory = {.capacity = cluster.gpu.memory,
+                   .outside_allocator = cluster.gpu.memory - rank.allocator.capacity(),
+                   .peak_allocated = stats.peak_allocated,
+                   .peak_active = stats.peak_active,
+                   .peak_reserved = stats.peak_reserved,
+                   .at_peak = rank.ledger.at_peak(),
+                   .alloc_retries = rank.alloc_retries,
+                   .rank = job.ranks[fullest].rank};
+}
+
+}  // namespace
+
+Result simulate(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
+  const Job job = place(program, cluster, options.fold);
+  Executor run(program, cluster, job, options.timeline);
+  run.run();
+  Result result;
+  result.steady = run.steady();
+  result.steps = run.steps_completed();
+  result.oom = run.oom();
+  describe_step(result, program, job, run);
+  describe_memory(result, cluster, job, run);
+  result.executed = count(program, Section::steady).executed;
+  result.engine = {.events = run.events(),
+                   .allocator_calls = 0,
+                   .solves = run.solves(),
+                   .ranks = program.mesh.world,
+                   .rank_classes = static_cast<std::int64_t>(job.ranks.size())};
+  for (const RankState& rank : run.ranks()) result.engine.allocator_calls += rank.allocator.stats().calls;
+  return result;
+}
+
+}  // namespace shardsim

@@ -1,0 +1,112 @@
+// A CUDA stream of a simulated rank: a queue of operations, executed one after the other.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "sim/base/collective_kind.h"
+#include "sim/memory/caching_allocator.h"
+#include "sim/program/program.h"
+
+namespace shardsim {
+
+// What a stream did or depended on, for explaining what others waited for.
+struct Activity {
+  enum class Kind : std::uint8_t { kernel, copy, collective };
+  Kind kind;
+  Time begin, end;  // of a collective: from its issue, so that queueing counts as waiting for it
+  CollectiveKind collective{};
+  Time arrived{}, began{};  // of a collective: this rank there, all ranks there
+};
+
+// The last activities of a stream. Where they overlap, the later one is what mattered.
+class ActivityLog {
+ public:
+  static constexpr std::size_t capacity = 16;
+
+  void push(const Activity& a) { ring_[count_++ % capacity] = a; }
+  std::size_t size() const { return std::min(count_, capacity); }
+  // By age, 0 = the latest.
+  const Activity& operator[](std::size_t age) const { return ring_[(count_ - 1 - age) % capacity]; }
+  // The stream waited since `since` for the stream of the other log.
+  void inherit(const ActivityLog& other, Time since) {
+    for (std::size_t age = other.size(); age-- > 0;)
+      if (other[age].end > since) push(other[age]);
+  }
+
+ private:
+  std::array<Activity, capacity> ring_{};
+  std::size_t count_ = 0;
+};
+
+struct StreamOp {
+  enum class Kind : std::uint8_t {
+    kernel,
+    collective,
+    copy,
+    record,  // an event completes here
+    wait,    // for an event
+    marker,  // memory freed earlier may be reused from here on
+    phase,   // a top-level mark begins or ends
+    step_end,
+  };
+  Kind kind;
+  HostWork work{};      // kernel
+  std::int32_t id = 0;  // KernelId, CollectiveId, EventId; copy: direction; phase: LabelId or -1
+  std::int32_t label = 0;
+  std::int64_t value = 0;  // wait: how many records of the event must have completed; copy: bytes
+  Time ready{};            // the host has issued it and the launch has reached the GPU
+};
+
+// First in, first out, without allocation once it has grown.
+class OpQueue {
+ public:
+  bool empty() const { return size_ == 0; }
+  const StreamOp& front() const { return ring_[head_]; }
+  void push(const StreamOp& op) {
+    if (size_ == ring_.size()) grow();
+    ring_[(head_ + size_++) & (ring_.size() - 1)] = op;
+  }
+  void pop() {
+    head_ = (head_ + 1) & (ring_.size() - 1);
+    --size_;
+  }
+
+ private:
+  void grow() {
+    std::vector<StreamOp> larger;
+    larger.reserve(2 * ring_.size());
+    for (std::size_t i = 0; i < size_; ++i) larger.push_back(ring_[(head_ + i) & (ring_.size() - 1)]);
+    larger.resize(2 * ring_.size());
+    ring_ = std::move(larger);
+    head_ = 0;
+  }
+  std::vector<StreamOp> ring_ = std::vector<StreamOp>(64);  // a power of two
+  std::size_t head_ = 0, size_ = 0;
+};
+
+struct StreamState {
+  static constexpr std::int32_t not_blocked = -1;
+
+  OpQueue queue;
+  bool busy = false;                      // the front is running
+  std::int32_t blocked_on = not_blocked;  // event the front waits for
+  Time began;                             // of the front, or of its wait
+  ActivityLog log;
+  int outstanding = 0;  // launches issued and not begun
+
+  // A running kernel: its duration if nothing changes, and what is left of it at `updated`.
+  bool paced = false;
+  Time pace, left, updated;
+
+  // Freed blocks that wait for this stream, in order; a marker in the queue stands for each.
+  std::deque<BlockId> freed;
+  std::int64_t markers_passed = 0, markers_polled = 0;
+
+  bool idle() const { return queue.empty() && !busy; }
+};
+
+}  // namespace shardsim
