@@ -1,0 +1,276 @@
+#include "sim/scenario/keys.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+namespace shardsim {
+namespace {
+
+using enum KeySpec::Type;
+constexpr double any = 1e300;
+
+constexpr KeySpec flag_key(std::string_view key, std::string_view meaning, std::string_view only = {}) {
+  return {key, flag, only, 0, 0, meaning};
+}
+constexpr KeySpec int_key(std::string_view key, double low, double high, std::string_view meaning) {
+  return {key, integer, {}, low, high, meaning};
+}
+constexpr KeySpec num_key(std::string_view key, double low, double high, std::string_view meaning) {
+  return {key, number, {}, low, high, meaning};
+}
+constexpr KeySpec text_key(std::string_view key, std::string_view meaning) {
+  return {key, text, {}, 0, 0, meaning};
+}
+constexpr KeySpec choice_key(std::string_view key, std::string_view legal, std::string_view meaning) {
+  return {key, choice, legal, 0, 0, meaning};
+}
+
+// In the order in which `check` prints them.
+constexpr KeySpec table[] = {
+    text_key("model", "a name in models/, a path, or a table"),
+    text_key("model.name", "shown in reports"),
+    choice_key("model.family", "gpt|t5|!llama|!bert", "which architecture the numbers fill"),
+    int_key("model.layers", 1, 1e5, "decoder-only models"),
+    int_key("model.encoder_layers", 1, 1e5, "encoder-decoder models"),
+    int_key("model.decoder_layers", 1, 1e5, "encoder-decoder models"),
+    int_key("model.hidden", 1, 1e7, "width of the residual stream"),
+    int_key("model.heads", 1, 1e6, "attention heads"),
+    int_key("model.kv_heads", 1, 1e6, "key and value heads"),
+    int_key("model.head_dim", 1, 1e6, "width of a head (T5's d_kv)"),
+    int_key("model.ffn", 1, 1e8, "width of the feed-forward layer"),
+    int_key("model.vocab", 1, 1e8, "rows of the token embedding"),
+    int_key("model.max_positions", 0, 1e8, "learned position embeddings; 0 = none"),
+    flag_key("model.tied_embeddings", "the head shares the token embedding"),
+    choice_key("model.activation", "relu|gelu|gelu-tanh|!swiglu|!geglu", "of the feed-forward layer"),
+    choice_key("model.norm", "layernorm|rmsnorm", "normalisation"),
+    flag_key("model.bias", "linear layers and norms have biases"),
+    num_key("model.dropout", 0, 0.999, "probability the model was designed with"),
+    text_key("model.source", "where the shape comes from"),
+
+    text_key("topology", "a name in topologies/, a path, or a table"),
+    text_key("topology.name", "shown in reports"),
+    text_key("topology.source", "where the numbers come from"),
+    text_key("topology.node.gpu", "a name in topologies/gpus, or a path"),
+    int_key("topology.node.gpus", 1, 1024, "GPUs of a node"),
+    choice_key("topology.node.intra", "nvswitch|hybrid-cube-mesh|pcie|links",
+               "links between the GPUs of a node"),
+    text_key("topology.node.link[].a", "one end of an explicit link: gpu0 .. or any other name"),
+    text_key("topology.node.link[].b", "the other end"),
+    num_key("topology.node.link[].gb_per_s", 1e-3, 1e6, "payload bandwidth per direction, GB/s"),
+    int_key("topology.node.gpus_per_pcie_switch", 1, 1024, "GPUs that share a PCIe switch with their NICs"),
+    int_key("topology.node.nics", 0, 1024, "network interfaces of a node"),
+    num_key("topology.node.nic_gbps", 1e-2, 1e7, "line rate of each NIC, Gbit/s"),
+    text_key("topology.node.transport", "a name in topologies/transports, a path, or a table"),
+    text_key("topology.node.transport.name", "shown in reports"),
+    text_key("topology.node.transport.source", "where the constants come from"),
+    num_key("topology.node.transport.efficiency", 1e-3, 1, "payload over line rate for large messages"),
+    num_key("topology.node.transport.efficiency_many_leaves", 1e-3, 1, "further factor across leaf switches"),
+    num_key("topology.node.transport.half_rate_mib", 0, 1e6, "MiB per channel and step at half the rate"),
+    num_key("topology.node.transport.hop_latency_us", 0, 1e9, "per network hop beyond NCCL's constant"),
+    flag_key("topology.node.transport.ll128", "NCCL may use protocol LL128"),
+    num_key("topology.node.network_overhead_us", 0, 1e9, "of the host per ring step between nodes"),
+    choice_key("topology.fabric.kind", "single-switch|fat-tree|rail-fat-tree|!dragonfly",
+               "switches between nodes"),
+    int_key("topology.fabric.nodes_per_leaf", 1, 1e6, "nodes under a leaf switch"),
+    num_key("topology.fabric.oversubscription", 1, 1e6, "downlink over uplink capacity of a leaf"),
+
+    text_key("overlay", "!constants from a calibration"),
+    int_key("cluster.gpus", 1, 4194304,
+            "GPUs of the job; nodes are filled whole unless they are fewer than a node"),
+    text_key("cluster.part[].topology", "!part of a mixed cluster"),
+    int_key("cluster.part[].gpus", 1, 4194304, "!part of a mixed cluster"),
+
+    int_key("training.micro_batch", 1, 1e7, "sequences per GPU and micro-step"),
+    int_key("training.grad_accum", 1, 1e7, "micro-steps per step"),
+    int_key("training.global_batch", 1, 1e12, "sequences per step over all GPUs"),
+    int_key("training.global_batch_tokens", 1, 1e15, "tokens per step over all GPUs"),
+    int_key("training.sequence_length", 1, 1e8, "tokens; of the encoder for encoder-decoder models"),
+    int_key("training.decoder_sequence_length", 1, 1e8, "encoder-decoder models"),
+    choice_key("training.objective", "causal|!masked|span-corruption", "what the model learns to predict"),
+    choice_key("training.precision", "fp32|tf32|fp16-mixed|bf16-mixed|!fp16-pure|!bf16-pure|!fp8-mixed",
+               "number formats"),
+    choice_key("training.mixed_precision", "autocast|fsdp", "who casts: autocast, or FSDP on shards"),
+    choice_key("training.reduce_precision", "fp32|bf16|fp16", "gradients on the wire"),
+    choice_key("training.optimizer", "adamw|adam|!lamb|!sgd|!sgd-momentum|!adafactor|!adamw-8bit",
+               "optimizer"),
+    choice_key("training.optimizer_impl", "foreach|fused|for-loop", "how PyTorch runs it"),
+    choice_key("training.attention", "unfused|flash|flash2|!mem-efficient", "attention kernels"),
+    choice_key("training.activation_checkpointing", "none|full|!selective|!every-k",
+               "what backward computes again"),
+    int_key("training.checkpoint_every", 1, 1e6, "!blocks per checkpoint, for every-k"),
+    flag_key("training.activation_offload", "activations go to host memory", "false"),
+    {"training.loss_chunks", integer, {}, 1, 1, "parts in which the loss is computed"},
+    num_key("training.dropout", 0, 0.999, "probability"),
+    flag_key("training.compile", "torch.compile", "false"),
+    text_key("training.stack", "a name in topologies/stacks, or a path"),
+    flag_key("training.gradient_clipping", "by global norm"),
+    flag_key("training.no_sync", "no reduction before the last micro-step", "false"),
+    flag_key("training.sync_each_step", "loss.item() drains the queue at the end of a step"),
+
+    choice_key("strategy.kind", "ddp|fsdp|!zero1|!zero2|!zero3|!fsdp2|!megatron-dp|!mics|!tp",
+               "who holds what"),
+    {"strategy.sharding_factor", integer_or_choice, "full|node", 1, 4194304,
+     "ranks that share one copy of the model: 1 = full replication, all = full sharding"},
+    {"strategy.reshard_after_forward",
+     flag,
+     {},
+     0,
+     0,
+     "free a unit after its forward; false = SHARD_GRAD_OP"},
+    choice_key("strategy.backward_prefetch", "pre|post|none", "when backward gathers the next unit"),
+    flag_key("strategy.forward_prefetch", "forward gathers the next unit early"),
+    flag_key("strategy.limit_all_gathers", "the rate limiter: two gathered units in flight"),
+    flag_key("strategy.use_orig_params", "aligns parameters within a unit"),
+    choice_key("strategy.cpu_offload", "none|!optimizer|!parameters", "what lives in host memory"),
+    choice_key("strategy.wrap", "block|model", "what one FSDP unit is"),
+    num_key("strategy.bucket_cap_mb", 1e-3, 1e6, "DDP's buckets, MiB"),
+    flag_key("strategy.gradient_as_bucket_view", "DDP's gradients live in its buckets"),
+    num_key("strategy.deepspeed.reduce_bucket_size", 1, any, "!elements"),
+    num_key("strategy.deepspeed.allgather_bucket_size", 1, any, "!elements"),
+    flag_key("strategy.deepspeed.overlap_comm", "!reduce during backward"),
+    num_key("strategy.deepspeed.prefetch_bucket_size", 0, any, "!elements"),
+    num_key("strategy.deepspeed.param_persistence_threshold", 0, any, "!elements"),
+    num_key("strategy.deepspeed.max_live_parameters", 0, any, "!elements"),
+    num_key("strategy.deepspeed.max_reuse_distance", 0, any, "!elements"),
+    num_key("strategy.deepspeed.sub_group_size", 1, any, "!elements"),
+
+    flag_key("allocator.expandable_segments", "PYTORCH_CUDA_ALLOC_CONF", "false"),
+    {"allocator.max_split_size_mb", integer, {}, 0, 0, "PYTORCH_CUDA_ALLOC_CONF; 0 = unlimited"},
+    {"allocator.garbage_collection_threshold", number, {}, 0, 0, "PYTORCH_CUDA_ALLOC_CONF; 0 = off"},
+    choice_key("network.detail", "fluid|!chunk", "how transfers are simulated"),
+
+    int_key("straggler[].gpu", 0, 4194303, "rank of a slow GPU"),
+    num_key("straggler[].compute_scale", 1e-3, 1e3, "its speed over the others'"),
+    text_key("degraded_link[]", "!a what-if"),
+    text_key("background_job[]", "!a what-if"),
+    text_key("jitter", "!a what-if"),
+};
+
+constexpr std::string_view sentence_tp =
+    "tensor, pipeline, sequence, context and expert parallelism are not simulated";
+
+// "straggler[2].gpu" -> "straggler[].gpu"
+std::string without_indices(std::string_view key) {
+  std::string out;
+  bool inside = false;
+  for (const char c : key) {
+    if (c == ']') inside = false;
+    if (!inside) out += c;
+    if (c == '[') inside = true;
+  }
+  return out;
+}
+
+[[noreturn]] void unknown(const std::string& key, const Place& place) {
+  const std::size_t dot = key.rfind('.');
+  const std::string parent = dot == std::string::npos ? "" : key.substr(0, dot + 1);
+  const std::string leaf = key.substr(parent.size());
+  std::vector<std::string> siblings;
+  for (const KeySpec& spec : table) {
+    if (!spec.key.starts_with(parent)) continue;
+    std::string sibling(spec.key.substr(parent.size()));
+    sibling = sibling.substr(0, sibling.find_first_of(".["));
+    if (std::find(siblings.begin(), siblings.end(), sibling) == siblings.end()) siblings.push_back(sibling);
+  }
+  if (siblings.empty() && !parent.empty()) unknown(parent.substr(0, parent.size() - 1), place);
+  const std::string where =
+      parent.empty() ? "" : fmt::format(" in [{}]", parent.substr(0, parent.size() - 1));
+  throw InputError(place, fmt::format("unknown key \"{}\"{}{}", leaf, where, suggestion(leaf, siblings)));
+}
+
+[[noreturn]] void not_yet(std::string_view what, const Place& place) {
+  throw InputError(place, fmt::format("{} is not supported yet", what));
+}
+
+std::vector<std::string> choices_of(std::string_view legal, bool built_only) {
+  std::vector<std::string> result;
+  while (!legal.empty()) {
+    const std::size_t end = std::min(legal.find('|'), legal.size());
+    std::string_view one = legal.substr(0, end);
+    legal.remove_prefix(std::min(end + 1, legal.size()));
+    const bool built = !one.starts_with('!');
+    if (!built) one.remove_prefix(1);
+    if (built || !built_only) result.emplace_back(one);
+  }
+  return result;
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+Scalar checked_choice(const KeySpec& spec, const std::string& value, const Place& place) {
+  if (contains(choices_of(spec.legal, true), value)) return value;
+  if (value == "tp") throw InputError(place, fmt::format("{} \"{}\": {}", spec.key, value, sentence_tp));
+  if (contains(choices_of(spec.legal, false), value))
+    not_yet(fmt::format("{} = \"{}\"", spec.key, value), place);
+  throw InputError(place, fmt::format("{} cannot be \"{}\"{}", spec.key, value,
+                                      suggestion(value, choices_of(spec.legal, true))));
+}
+
+Scalar checked_number(const KeySpec& spec, double value, const Scalar& as_given, const Place& place) {
+  if (std::isfinite(value) && value >= spec.low && value <= spec.high) return as_given;
+  if (spec.low == spec.high && std::isfinite(value) && value >= spec.low)
+    not_yet(fmt::format("{} = {}", spec.key, to_string(as_given)), place);
+  const std::string range = spec.high >= any ? fmt::format("a finite number, at least {},", spec.low)
+                                             : fmt::format("a value from {} to {}", spec.low, spec.high);
+  throw InputError(place, fmt::format("{} is {}; {} is expected", spec.key, to_string(as_given), range));
+}
+
+[[noreturn]] void wrong_type(const KeySpec& spec, const Scalar& value, std::string_view expected,
+                             const Place& place) {
+  throw InputError(place, fmt::format("{} is {}; {} is expected", spec.key, to_string(value), expected));
+}
+
+}  // namespace
+
+std::span<const KeySpec> keys() { return table; }
+
+const KeySpec& key_spec(std::string_view key, const Place& place) {
+  const std::string plain = without_indices(key);
+  for (const KeySpec& spec : table) {
+    if (!spec.meaning.starts_with('!')) {
+      if (spec.key == plain) return spec;
+    } else if (plain == spec.key || (plain.starts_with(spec.key) && plain[spec.key.size()] == '.')) {
+      not_yet(spec.key, place);
+    }
+  }
+  unknown(plain, place);
+}
+
+Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place) {
+  const auto* i = std::get_if<std::int64_t>(&value);
+  const auto* d = std::get_if<double>(&value);
+  const auto* s = std::get_if<std::string>(&value);
+  switch (spec.type) {
+    case flag:
+      if (i != nullptr && spec.key == "strategy.reshard_after_forward")
+        not_yet("strategy.reshard_after_forward as a group size (FSDP2)", place);
+      if (!std::holds_alternative<bool>(value)) wrong_type(spec, value, "true or false", place);
+      if (!spec.legal.empty() && to_string(value) != spec.legal)
+        not_yet(fmt::format("{} = {}", spec.key, to_string(value)), place);
+      return value;
+    case integer:
+      if (i == nullptr) wrong_type(spec, value, "an integer", place);
+      return checked_number(spec, static_cast<double>(*i), value, place);
+    case number:
+      if (i == nullptr && d == nullptr) wrong_type(spec, value, "a number", place);
+      return checked_number(spec, d != nullptr ? *d : static_cast<double>(*i),
+                            d != nullptr ? *d : static_cast<double>(*i), place);
+    case text:
+      if (s == nullptr) wrong_type(spec, value, "a string", place);
+      return value;
+    case choice:
+      if (s == nullptr) wrong_type(spec, value, "a string", place);
+      return checked_choice(spec, *s, place);
+    case integer_or_choice:
+      if (i != nullptr) return checked_number(spec, static_cast<double>(*i), value, place);
+      if (s == nullptr) wrong_type(spec, value, "an integer or a name", place);
+      return checked_choice(spec, *s, place);
+  }
+  return value;
+}
+
+}  // namespace shardsim

@@ -1,0 +1,35 @@
+// Every key a scenario may have: its type, its legal values, what it means. The one list from which reading,
+// checking, `--set`, sweeps and messages work.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/base/error.h"
+#include "sim/base/scalar.h"
+
+namespace shardsim {
+
+struct KeySpec {
+  enum class Type : std::uint8_t { flag, integer, number, text, choice, integer_or_choice };
+  std::string_view key;  // dotted; elements of lists of tables as "straggler[].gpu"
+  Type type;
+  std::string_view
+      legal;  // choices "a|b|!c" (! = known, not built yet); of a flag that is not built its only value
+  double low, high;  // of integers and numbers
+  std::string_view meaning;
+};
+std::span<const KeySpec> keys();
+
+// The spec of a key such as "straggler[2].gpu". Throws InputError at `place` with the nearest key of its
+// table, or says that the feature is not supported yet.
+const KeySpec& key_spec(std::string_view key, const Place& place);
+
+// `value` as the key's type (an integer serves as a number). Throws InputError for wrong types, values out of
+// range, unknown or not yet supported choices.
+Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place);
+
+}  // namespace shardsim

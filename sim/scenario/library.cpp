@@ -1,0 +1,289 @@
+#include "sim/scenario/library.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "sim/scenario/toml.h"
+
+namespace shardsim {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::int64_t many = std::int64_t{1} << 40;
+
+template <class Enum, std::size_t Count>
+std::vector<std::string> names_of(const Enum (&values)[Count]) {
+  std::vector<std::string> names;
+  for (const Enum value : values) names.emplace_back(name(value));
+  return names;
+}
+template <class Enum, std::size_t Count>
+Enum choice(TableReader& table, std::string_view key, const Enum (&values)[Count]) {
+  const auto names = names_of(values);
+  const std::string text = table.choice(key, names);
+  return values[std::find(names.begin(), names.end(), text) - names.begin()];
+}
+
+constexpr Architecture all_architectures[] = {Architecture::volta, Architecture::ampere,
+                                              Architecture::hopper};
+constexpr AttentionKind all_attention[] = {AttentionKind::unfused, AttentionKind::flash,
+                                           AttentionKind::flash2, AttentionKind::mem_efficient};
+
+Time us(TableReader& table, std::string_view key) { return from_microseconds(table.number(key, 0, 1e9)); }
+FlopRate tflops(TableReader& table, std::string_view key) { return {table.positive(key) * 1e12}; }
+Bandwidth gb_per_s(TableReader& table, std::string_view key) {
+  const double gb = table.positive(key);
+  if (gb < 1e-6 || gb > 1e6)
+    table.fail(key, fmt::format("\"{}\" is {}; between 1e-6 and 1e6 GB/s is expected", key, gb));
+  return from_gb_per_s(gb);
+}
+double share(TableReader& table, std::string_view key) {
+  const double value = table.number(key, 0, 1);
+  if (value == 0) table.fail(key, fmt::format("\"{}\" is 0; a share above 0 is expected", key));
+  return value;
+}
+
+GemmProfile read_gemm(TableReader table) {
+  GemmProfile profile;
+  profile.peak = tflops(table, "peak_tflops");
+  profile.sustained = tflops(table, "sustained_tflops");
+  const auto tiles = table.numbers("tile_efficiency", profile.tile_efficiency.size());
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    if (tiles[i] <= 0 || tiles[i] > 1)
+      table.fail("tile_efficiency", "\"tile_efficiency\" holds shares in (0, 1]");
+    profile.tile_efficiency[i] = tiles[i];
+  }
+  profile.prologue = us(table, "prologue_us");
+  profile.memory_efficiency = share(table, "memory_efficiency");
+  table.finish();
+  return profile;
+}
+
+AttentionProfile read_attention(TableReader table) {
+  AttentionProfile profile;
+  profile.kind = choice(table, "implementation", all_attention);
+  profile.head_dim = table.integer("head_dim", 1, 4096);
+  profile.causal = table.flag("causal");
+  profile.forward = tflops(table, "forward_tflops");
+  profile.backward = tflops(table, "backward_tflops");
+  profile.half_sequence = table.number("half_sequence", 0, 1e6);
+  table.finish();
+  return profile;
+}
+
+Interference read_interference(TableReader table) {
+  Interference i;
+  i.hbm_bytes_per_bus_byte = table.number("hbm_bytes_per_bus_byte", 0, 100);
+  i.hbm_share_max = table.number("hbm_share_max", 0, 0.99);
+  i.gemm_sensitivity = table.number("gemm_sensitivity", 0, 1);
+  i.collective_slowdown = table.number("collective_slowdown", 0, 0.99);
+  table.finish();
+  return i;
+}
+
+PerProtocol per_protocol(TableReader& table, std::string_view key) {
+  const auto values = table.numbers(key, 3);
+  PerProtocol times;
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (values[i] < 0 || values[i] > 1e9)
+      table.fail(key, fmt::format("\"{}\" holds times, not {}", key, values[i]));
+    times[i] = from_microseconds(values[i]);
+  }
+  return times;
+}
+
+NcclArchitecture read_nccl_architecture(TableReader table) {
+  NcclArchitecture a;
+  a.ll_max_one_node = gb_per_s(table, "ll_max_one_node_gb_per_s");
+  a.ll_max_nodes = gb_per_s(table, "ll_max_nodes_gb_per_s");
+  a.tree_channel_two_nodes = gb_per_s(table, "tree_channel_two_nodes_gb_per_s");
+  a.tree_channel_nodes = gb_per_s(table, "tree_channel_nodes_gb_per_s");
+  a.tree_channel_ll128 = gb_per_s(table, "tree_channel_ll128_gb_per_s");
+  a.ring_plateau = table.number("ring_plateau", 1, 100);
+  table.finish();
+  return a;
+}
+
+// An array of [MiB, share] pairs, ascending.
+std::vector<std::array<double, 2>> read_knots(TableReader& table, const std::string& file,
+                                              std::string_view key) {
+  std::vector<std::array<double, 2>> knots;
+  const toml::node* node = table.node(key);
+  if (const toml::array* rows = node != nullptr ? node->as_array() : nullptr)
+    for (const toml::node& row : *rows) {
+      const toml::array* pair = row.as_array();
+      const auto at = [&](std::size_t i) { return (*pair)[i].value<double>().value_or(0); };
+      if (pair == nullptr || pair->size() != 2 || !(at(0) > 0) || !(at(1) > 0) || at(1) > 1 ||
+          (!knots.empty() && at(0) <= knots.back()[0]))
+        throw InputError(place_of(row, file),
+                         fmt::format("\"{}\" holds [MiB, share] pairs in ascending order", key));
+      knots.push_back({at(0), at(1)});
+    }
+  if (knots.empty()) table.fail(key, fmt::format("\"{}\" needs at least one [MiB, share] pair", key));
+  return knots;
+}
+
+Nccl read_nccl(TableReader table, const std::string& file) {
+  Nccl n;
+  n.ring_base = per_protocol(table, "ring_base_us");
+  n.tree_base = per_protocol(table, "tree_base_us");
+  n.ring_nvlink = per_protocol(table, "ring_nvlink_us");
+  n.tree_nvlink = per_protocol(table, "tree_nvlink_us");
+  n.ring_network = per_protocol(table, "ring_network_us");
+  n.tree_network = per_protocol(table, "tree_network_us");
+  n.launch = us(table, "launch_us");
+  n.ll128_efficiency = share(table, "ll128_efficiency");
+  n.nvlink_efficiency = read_knots(table, file, "nvlink_efficiency");
+  constexpr const char* corrections[] = {"tree_correction_ll", "tree_correction_ll128",
+                                         "tree_correction_simple"};
+  for (std::size_t p = 0; p < 3; ++p) n.tree_correction[p] = table.numbers(corrections[p], 24);
+  n.first_use = table.bytes("first_use");
+  n.per_connection = table.bytes("per_connection");
+  n.connections = static_cast<int>(table.integer("connections", 1, 64));
+  for (const Architecture a : all_architectures)
+    n.architecture[static_cast<std::size_t>(a)] = read_nccl_architecture(table.table(name(a)));
+  table.finish();
+  return n;
+}
+
+}  // namespace
+
+std::string Library::find(std::string_view kind, const std::string& name, const Place& place) const {
+  if (name.find('/') != std::string::npos || name.ends_with(".toml")) return name;
+  for (const std::string& root : roots_) {
+    const fs::path path = fs::path(root) / kind / (name + ".toml");
+    std::error_code error;
+    if (fs::is_regular_file(path, error)) return path.string();
+  }
+  const std::string_view what = kind == "topologies"              ? "topology"
+                                : kind == "topologies/gpus"       ? "GPU"
+                                : kind == "topologies/stacks"     ? "stack"
+                                : kind == "topologies/transports" ? "transport"
+                                                                  : "model";
+  throw InputError(place, fmt::format("unknown {} \"{}\"{}", what, name, suggestion(name, names(kind))));
+}
+
+std::vector<std::string> Library::names(std::string_view kind) const {
+  std::vector<std::string> found;
+  for (const std::string& root : roots_) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(fs::path(root) / kind, error))
+      if (entry.path().extension() == ".toml") found.push_back(entry.path().stem().string());
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+std::string Library::find_scenario(const std::string& name) const {
+  for (const std::string& root : roots_)
+    for (const char* suffix : {"", ".toml"}) {
+      const fs::path path = fs::path(root) / "scenarios" / (name + suffix);
+      std::error_code error;
+      if (fs::is_regular_file(path, error)) return path.string();
+    }
+  return "";
+}
+
+std::vector<std::string> Library::scenario_names() const {
+  std::vector<std::string> found;
+  for (const std::string& root : roots_) {
+    const fs::path folder = fs::path(root) / "scenarios";
+    std::error_code error;
+    for (const auto& entry : fs::recursive_directory_iterator(folder, error))
+      if (entry.path().extension() == ".toml")
+        found.push_back(entry.path().lexically_relative(folder).replace_extension().string());
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+Gpu read_gpu(const std::string& path) {
+  const toml::table document = parse_toml_file(path);
+  TableReader table(document, path, "a GPU file");
+  Gpu gpu;
+  gpu.name = table.text("name");
+  table.text("source");
+  gpu.architecture = choice(table, "architecture", all_architectures);
+  gpu.sms = static_cast<int>(table.integer("sms", 32, 100000));
+  gpu.memory = Bytes{table.integer("memory_bytes", 1 << 30, many)};
+  gpu.context = table.bytes("context");
+  gpu.memory_bandwidth = gb_per_s(table, "memory_bandwidth_gb_per_s");
+  gpu.memory_efficiency = share(table, "memory_efficiency");
+  gpu.memory_fixed = us(table, "memory_kernel_fixed_us");
+  gpu.gemm_fixed = us(table, "gemm_kernel_fixed_us");
+  gpu.training_context = share(table, "training_context");
+  gpu.nvlinks = static_cast<int>(table.integer("nvlinks", 0, 1000));
+  gpu.nvlink = gb_per_s(table, "nvlink_gb_per_s");
+  gpu.nvlink_efficiency = share(table, "nvlink_efficiency");
+  gpu.pcie = gb_per_s(table, "pcie_gb_per_s");
+  TableReader gemm = table.table("gemm");
+  for (const DType t : {DType::fp32, DType::tf32, DType::fp16, DType::bf16, DType::fp8})
+    if (gemm.has(name(t))) gpu.gemm[static_cast<std::size_t>(t)] = read_gemm(gemm.table(name(t)));
+  gemm.finish();
+  for (const TableReader& a : table.tables("attention")) gpu.attention.push_back(read_attention(a));
+  gpu.interference = read_interference(table.table("interference"));
+  table.finish();
+  return gpu;
+}
+
+Stack read_stack(const std::string& path) {
+  const toml::table document = parse_toml_file(path);
+  TableReader table(document, path, "a stack file");
+  Stack stack;
+  stack.name = table.text("name");
+  stack.versions = table.text("versions");
+  table.text("source");
+
+  TableReader host = table.table("host");
+  for (int w = 0; w < host_works; ++w)
+    stack.host[static_cast<std::size_t>(w)] = us(host, std::string(name(static_cast<HostWork>(w))) + "_us");
+  stack.launch_latency = us(host, "launch_latency_us");
+  stack.host_wake = us(host, "wake_us");
+  stack.launch_queue = static_cast<int>(host.integer("launch_queue", 1, 1 << 20));
+  host.finish();
+
+  TableReader allocator = table.table("allocator");
+  stack.cuda_malloc = us(allocator, "cuda_malloc_us");
+  stack.cuda_malloc_per_gib = us(allocator, "cuda_malloc_per_gib_us");
+  stack.cuda_free = us(allocator, "cuda_free_us");
+  stack.cublas_workspace = allocator.bytes("cublas_workspace");
+  allocator.finish();
+
+  TableReader framework = table.table("framework");
+  stack.collectives_record_streams = framework.flag("collectives_record_streams");
+  const auto names = names_of(all_attention);
+  for (const std::string& text : framework.texts("attention")) {
+    const auto found = std::find(names.begin(), names.end(), text);
+    if (found == names.end())
+      framework.fail("attention", fmt::format("unknown attention \"{}\"{}", text, suggestion(text, names)));
+    stack.attention.push_back(all_attention[found - names.begin()]);
+  }
+  stack.optimizer_impl = framework.choice("optimizer_impl", {"for-loop", "foreach", "fused"});
+  stack.limit_all_gathers = framework.flag("limit_all_gathers");
+  framework.finish();
+
+  stack.nccl = read_nccl(table.table("nccl"), path);
+  table.finish();
+  return stack;
+}
+
+Transport read_transport(const std::string& path) {
+  const toml::table document = parse_toml_file(path);
+  TableReader table(document, path, "a transport file");
+  Transport t;
+  t.name = table.text("name");
+  table.text("source");
+  t.efficiency = share(table, "efficiency");
+  t.efficiency_many_leaves = share(table, "efficiency_many_leaves");
+  t.half_rate_mib = table.number("half_rate_mib", 0, 1e6);
+  t.hop_latency = us(table, "hop_latency_us");
+  t.ll128 = table.flag("ll128");
+  table.finish();
+  return t;
+}
+
+}  // namespace shardsim

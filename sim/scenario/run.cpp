@@ -1,0 +1,71 @@
+#include <chrono>
+
+#include "sim/model/family.h"
+#include "sim/scenario/scenario.h"
+#include "sim/simulate/simulate.h"
+
+namespace shardsim {
+namespace {
+
+Throughput throughput(const Scenario& scenario, const Program& program, const Result& result) {
+  const double step = seconds(result.step_time);
+  const double samples_per_gpu = static_cast<double>(scenario.workload.micro_batch) *
+                                 static_cast<double>(scenario.training.micro_batches);
+  Throughput t;
+  const DType format = scenario.workload.numerics.multiply;
+  t.peak = scenario.gpu.profile(format)->peak;
+  t.peak_dtype = name(format);
+  if (step == 0) return t;
+  t.encoder_tokens_per_s_per_gpu = samples_per_gpu * static_cast<double>(scenario.workload.sequence) / step;
+  t.decoder_tokens_per_s_per_gpu =
+      samples_per_gpu * static_cast<double>(scenario.workload.decoder_sequence) / step;
+  t.tokens_per_s_per_gpu = t.encoder_tokens_per_s_per_gpu + t.decoder_tokens_per_s_per_gpu;
+  t.samples_per_s = static_cast<double>(scenario.global_batch) / step;
+  t.model = {program.flop.model.count / step};
+  t.hardware = {program.flop.hardware.count / step};
+  t.executed = {result.executed.count / step};
+  return t;
+}
+
+OpGraph graph_of(const Scenario& scenario) { return build(scenario.model, scenario.workload); }
+
+Program compile(const Scenario& scenario, const OpGraph& graph) {
+  const Framework framework{.collectives_record_streams = scenario.stack.collectives_record_streams,
+                            .cublas_workspace = scenario.stack.cublas_workspace};
+  return compile(graph, scenario.training, framework, scenario.gpus, scenario.strategy);
+}
+
+}  // namespace
+
+Program compile(const Scenario& scenario) { return compile(scenario, graph_of(scenario)); }
+
+RunRecord run(const Scenario& scenario, const RunOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const OpGraph graph = graph_of(scenario);
+  const Program program = compile(scenario, graph);
+  const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
+  const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers};
+  RunRecord record{
+      .model = scenario.model.name,
+      .topology = scenario.topology.name,
+      .gpu = scenario.gpu.name,
+      .stack = scenario.stack.name,
+      .stack_versions = scenario.stack.versions,
+      .strategy = scenario.strategy_name,
+      .precision = scenario.precision,
+      .parameters = parameter_count(graph),
+      .gpus = scenario.gpus,
+      .micro_batch = scenario.workload.micro_batch,
+      .grad_accum = scenario.training.micro_batches,
+      .global_batch = scenario.global_batch,
+      .global_batch_tokens = scenario.global_batch_tokens,
+      .encoder_decoder = entry(scenario.model.family).encoder_decoder,
+      .values = scenario.values,
+      .scenario_hash = scenario.hash,
+      .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline})};
+  if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
+  record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return record;
+}
+
+}  // namespace shardsim

@@ -1,0 +1,54 @@
+// A scenario in full: every value resolved, checked against the others, and traceable to its origin.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/hardware/gpu.h"
+#include "sim/hardware/stack.h"
+#include "sim/model/spec.h"
+#include "sim/model/workload.h"
+#include "sim/result/record.h"
+#include "sim/scenario/library.h"
+#include "sim/scenario/settings.h"
+#include "sim/simulate/cluster.h"
+#include "sim/strategy/strategy.h"
+#include "sim/topology/spec.h"
+
+namespace shardsim {
+
+struct Scenario {
+  ModelSpec model;
+  TopologySpec topology;
+  Gpu gpu;
+  Stack stack;
+  std::int64_t gpus = 0;
+  Workload workload;
+  Training training;
+  Strategy strategy;
+  std::string strategy_name;  // "ddp", "fsdp F=8"
+  std::string precision;      // as in the scenario
+  std::vector<Straggler> stragglers;
+  std::int64_t global_batch = 0;         // sequences
+  std::int64_t global_batch_tokens = 0;  // encoder + decoder
+  std::vector<RecordedValue> values;     // in the order of the key table
+  std::uint64_t hash = 0;                // of the values
+};
+
+// Fills every default and checks legality. Throws InputError with the place of what is wrong.
+Scenario resolve(const Settings& settings, const Library& library);
+
+struct RunOptions {
+  bool fold = true;
+  std::vector<Span>* timeline = nullptr;
+};
+
+// The whole chain: op graph, program, simulation, and the throughput that follows.
+RunRecord run(const Scenario& scenario, const RunOptions& options = {});
+
+// The program a scenario compiles to.
+Program compile(const Scenario& scenario);
+
+}  // namespace shardsim

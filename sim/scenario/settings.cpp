@@ -1,0 +1,266 @@
+#include "sim/scenario/settings.h"
+
+#include <algorithm>
+#include <charconv>
+#include <functional>
+
+#include <fmt/format.h>
+
+#include "sim/scenario/toml.h"
+
+namespace shardsim {
+namespace {
+
+constexpr std::size_t axis_points_max = 10'000;
+
+std::optional<Scalar> scalar(const toml::node& node) {
+  if (const auto* b = node.as_boolean()) return Scalar{b->get()};
+  if (const auto* i = node.as_integer()) return Scalar{i->get()};
+  if (const auto* d = node.as_floating_point()) return Scalar{d->get()};
+  if (const auto* s = node.as_string()) return Scalar{s->get()};
+  return std::nullopt;
+}
+
+using Visit = std::function<void(const std::string& key, const Scalar& value, const Place& place)>;
+
+// Calls `visit` for every scalar under `node`, in file order within a table.
+void flatten(const toml::node& node, const std::string& key, const std::string& file, const Visit& visit) {
+  if (const toml::table* table = node.as_table()) {
+    if (table->empty() && !key.empty()) return;
+    for (const auto& [k, child] : *table) {
+      const std::string name(k.str());
+      if (name.empty()) throw InputError(place_of(k, file), "a key is empty");
+      flatten(child, key.empty() ? name : key + "." + name, file, visit);
+    }
+    return;
+  }
+  if (const toml::array* array = node.as_array()) {
+    for (std::size_t i = 0; i < array->size(); ++i) {
+      if (!(*array)[i].is_table()) {
+        if (key == "strategy.wrap")
+          throw InputError(place_of(node, file), "strategy.wrap as a list is not supported yet");
+        throw InputError(place_of(node, file),
+                         fmt::format("{} is a list; one value is expected (a list belongs in [sweep])", key));
+      }
+      flatten((*array)[i], fmt::format("{}[{}]", key, i), file, visit);
+    }
+    return;
+  }
+  const std::optional<Scalar> value = scalar(node);
+  if (!value)
+    throw InputError(place_of(node, file), fmt::format("{} is a date or time; no key takes one", key));
+  visit(key, *value, place_of(node, file));
+}
+
+// "8..512 x2", "1..8", "0..100 +25"
+std::optional<std::vector<std::int64_t>> range(const std::string& text, const Place& place) {
+  const std::size_t dots = text.find("..");
+  if (dots == std::string::npos) return std::nullopt;
+  const auto number = [&](std::string_view part) -> std::optional<std::int64_t> {
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+    if (error != std::errc{} || end != part.data() + part.size()) return std::nullopt;
+    return value;
+  };
+  std::string_view rest = std::string_view(text).substr(dots + 2);
+  const std::size_t space = std::min(rest.find(' '), rest.size());
+  const auto low = number(std::string_view(text).substr(0, dots)), high = number(rest.substr(0, space));
+  rest.remove_prefix(space);
+  while (rest.starts_with(' ')) rest.remove_prefix(1);
+  const char step_kind = rest.empty() ? '+' : rest.front();
+  const auto step = rest.empty() ? std::optional<std::int64_t>(1) : number(rest.substr(1));
+  const bool legal_step = step && ((step_kind == '+' && *step >= 1) || (step_kind == 'x' && *step >= 2));
+  if (!low || !high || !legal_step || *low > *high || (step_kind == 'x' && *low < 1))
+    throw InputError(place,
+                     fmt::format("\"{}\" is not a range; \"8..512 x2\" or \"1..8 +1\" is expected", text));
+  std::vector<std::int64_t> values;
+  for (Wide v = *low; v <= *high; v = step_kind == 'x' ? v * *step : v + *step) {
+    if (values.size() == axis_points_max)
+      throw InputError(place, fmt::format("\"{}\" has more than {} values", text, axis_points_max));
+    values.push_back(static_cast<std::int64_t>(v));
+  }
+  return values;
+}
+
+SweepAxis::Point point(const std::string& key, const toml::node& node, const std::string& file) {
+  SweepAxis::Point p{.sets = {}, .label = {}, .place = place_of(node, file)};
+  flatten(node, key, file, [&](const std::string& k, const Scalar& value, const Place& place) {
+    p.sets.emplace_back(k, checked(key_spec(k, place), value, place));
+    p.label += (p.label.empty() ? "" : " ") + to_string(value);
+  });
+  if (p.sets.empty()) throw InputError(p.place, fmt::format("a point of axis \"{}\" sets nothing", key));
+  return p;
+}
+
+SweepAxis read_axis(const std::string& key, const toml::node& node, const std::string& file) {
+  SweepAxis axis{.key = key, .place = place_of(node, file), .points = {}};
+  if (const toml::array* array = node.as_array()) {
+    for (const toml::node& element : *array) axis.points.push_back(point(key, element, file));
+  } else if (const auto* text = node.as_string()) {
+    const auto values = range(text->get(), axis.place);
+    if (!values)
+      throw InputError(
+          axis.place,
+          fmt::format("axis \"{}\" is \"{}\"; a list or a range such as \"8..512 x2\" is expected", key,
+                      text->get()));
+    for (const std::int64_t v : *values)
+      axis.points.push_back(
+          {{{key, checked(key_spec(key, axis.place), v, axis.place)}}, fmt::format("{}", v), axis.place});
+  } else {
+    throw InputError(axis.place,
+                     fmt::format("axis \"{}\" needs a list or a range such as \"8..512 x2\"", key));
+  }
+  if (axis.points.empty()) throw InputError(axis.place, fmt::format("axis \"{}\" has no values", key));
+  if (axis.points.size() > axis_points_max)
+    throw InputError(axis.place, fmt::format("axis \"{}\" has more than {} values", key, axis_points_max));
+  return axis;
+}
+
+SkipRule read_skip(const toml::table& table, const std::string& file) {
+  SkipRule rule;
+  for (const auto& [k, node] : table) {
+    const std::string key(k.str());
+    const auto add = [&](const toml::node& one) {
+      const Place place = place_of(one, file);
+      const std::optional<Scalar> value = scalar(one);
+      if (!value)
+        throw InputError(place,
+                         fmt::format("[[sweep.skip]] compares \"{}\" with a value or a list of values", key));
+      rule.when[key].push_back(checked(key_spec(key, place), *value, place));
+    };
+    if (const toml::array* array = node.as_array())
+      for (const toml::node& one : *array) add(one);
+    else
+      add(node);
+  }
+  if (rule.when.empty())
+    throw InputError(place_of(table, file), "a [[sweep.skip]] without keys would skip everything");
+  return rule;
+}
+
+void read_sweep(ScenarioFile& scenario, const toml::node& node, const std::string& file) {
+  const toml::table* sweep = node.as_table();
+  if (sweep == nullptr)
+    throw InputError(place_of(node, file), "\"sweep\" is not a table; [sweep] is expected");
+  for (const auto& [key, value] : *sweep) {
+    if (key.str() != "skip") {
+      scenario.axes.push_back(read_axis(std::string(key.str()), value, file));
+      continue;
+    }
+    const toml::array* rules = value.as_array();
+    if (rules == nullptr) throw InputError(place_of(value, file), "[[sweep.skip]] is expected");
+    for (const toml::node& rule : *rules) {
+      if (!rule.is_table()) throw InputError(place_of(rule, file), "[[sweep.skip]] is expected");
+      scenario.skips.push_back(read_skip(*rule.as_table(), file));
+    }
+  }
+  std::sort(scenario.axes.begin(), scenario.axes.end(), [](const SweepAxis& a, const SweepAxis& b) {
+    return std::pair(a.place.line, a.place.column) < std::pair(b.place.line, b.place.column);
+  });
+}
+
+ScenarioFile from_table(const toml::table& document, const std::string& name) {
+  ScenarioFile scenario;
+  scenario.settings.scenario = {name, 1, 1};
+  if (document.empty())
+    throw InputError(scenario.settings.scenario,
+                     "is empty; a scenario needs at least \"model\" and \"topology\"");
+  for (const auto& [key, node] : document) {
+    if (key.str() == "sweep") {
+      read_sweep(scenario, node, name);
+      continue;
+    }
+    flatten(node, std::string(key.str()), name,
+            [&](const std::string& k, const Scalar& value, const Place& place) {
+              scenario.settings.set(k, value, {Origin::Kind::file, place, {}});
+            });
+  }
+  return scenario;
+}
+
+}  // namespace
+
+std::string to_string(const Origin& origin) {
+  if (origin.kind == Origin::Kind::fallback) return "default: " + origin.reason;
+  return to_string(origin.place);
+}
+
+void Settings::set(const std::string& key, const Scalar& value, const Origin& origin) {
+  const Scalar legal = checked(key_spec(key, origin.place), value, origin.place);
+  for (const char* named : {"model", "topology", "topology.node.transport"}) {
+    const std::string prefix = std::string(named) + ".";
+    if (key == named)
+      std::erase_if(values_, [&](const auto& v) {
+        return v.first.starts_with(prefix) && v.second.origin.kind < origin.kind;
+      });
+  }
+  const auto found = values_.find(key);
+  if (found == values_.end())
+    values_.emplace(key, Setting{legal, origin});
+  else if (found->second.origin.kind <= origin.kind)
+    found->second = {legal, origin};
+}
+
+const Setting* Settings::find(const std::string& key) const {
+  const auto found = values_.find(key);
+  return found == values_.end() ? nullptr : &found->second;
+}
+
+bool Settings::has_table(const std::string& prefix) const {
+  const auto first = values_.lower_bound(prefix + ".");
+  return first != values_.end() && first->first.starts_with(prefix + ".");
+}
+
+int Settings::list_size(const std::string& key) const {
+  int size = 0;
+  while (has_table(fmt::format("{}[{}]", key, size))) ++size;
+  return size;
+}
+
+Place Settings::place(const std::string& key) const {
+  const auto explicit_place = [](const Setting& s) { return !s.origin.place.source.empty(); };
+  if (const Setting* setting = find(key); setting != nullptr && explicit_place(*setting))
+    return setting->origin.place;
+  const std::string table = key.substr(0, key.rfind('.') + 1);  // a missing key: the place of its neighbours
+  if (!table.empty())
+    for (auto next = values_.lower_bound(table); next != values_.end() && next->first.starts_with(table);
+         ++next)
+      if (explicit_place(next->second)) return next->second.origin.place;
+  return scenario;
+}
+
+ScenarioFile read_scenario(const std::string& path) { return from_table(parse_toml_file(path), path); }
+
+ScenarioFile read_scenario_text(std::string_view text, const std::string& name) {
+  return from_table(parse_toml_text(text, name), name);
+}
+
+void assign(Settings& settings, const std::string& assignment) {
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw InputError({fmt::format("--set {}", assignment)}, "key=value is expected");
+  const std::string key = assignment.substr(0, equals);
+  assign(settings, key, assignment.substr(equals + 1), "--set " + key);
+}
+
+void assign(Settings& settings, const std::string& key, const std::string& text, const std::string& option) {
+  const Place place{fmt::format("{}{}{}", option, option.starts_with("--set") ? "=" : " ", text)};
+  Scalar value = text;
+  try {
+    const toml::table parsed = toml::parse("x = " + text, std::string_view("--set"));
+    if (const std::optional<Scalar> typed = scalar(*parsed.get("x")); typed && parsed.size() == 1)
+      value = *typed;
+  } catch (const toml::parse_error&) {  // a bare word
+  }
+  settings.set(key, value, {Origin::Kind::flag, place, {}});
+}
+
+void add_library_file(Settings& settings, const std::string& path, const std::string& prefix) {
+  const toml::table document = parse_toml_file(path);
+  if (document.empty()) throw InputError({path, 1, 1}, fmt::format("is empty; a {} is expected", prefix));
+  flatten(document, prefix, path, [&](const std::string& key, const Scalar& value, const Place& place) {
+    settings.set(key, value, {Origin::Kind::library, place, {}});
+  });
+}
+
+}  // namespace shardsim

@@ -1,0 +1,274 @@
+// Does every mistake get one clear message, with its place, what was expected and a way out?
+#include <filesystem>
+#include <fstream>
+
+#include <doctest/doctest.h>
+
+#include "sim/scenario/scenario.h"
+
+#include "tests/support/hardware.h"
+
+namespace shardsim {
+namespace {
+
+// What resolving a scenario says, or "" if it is fine.
+std::string complaint(const std::string& text, const std::vector<std::string>& sets = {}) {
+  try {
+    ScenarioFile scenario = read_scenario_text(text, "a.toml");
+    for (const std::string& set : sets) assign(scenario.settings, set);
+    resolve(scenario.settings, test_library());
+    return "";
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
+const std::string good = R"(model = "gpt2"
+topology = "dgx-a100-80gb"
+[cluster]
+gpus = 16
+)";
+
+TEST_CASE("a good scenario has no complaint") { CHECK(complaint(good) == ""); }
+
+TEST_CASE("files that are no scenarios") {
+  CHECK(complaint("") == "a.toml:1:1: is empty; a scenario needs at least \"model\" and \"topology\"");
+  CHECK(complaint("model = = 3") == "a.toml:1:9: Error while parsing value: could not determine value type");
+  CHECK(complaint("topology = \"single-gpu\"\n")
+            .starts_with("a.toml:1:1: the scenario needs a \"model\"; known: gpt2, "));
+  CHECK(
+      complaint("model = \"gpt2\"\n").starts_with("a.toml:1:1: the scenario needs a \"topology\"; known: "));
+}
+
+TEST_CASE("unknown names get the nearest valid one") {
+  CHECK(complaint("model = \"gpt3\"\ntopology = \"single-gpu\"") ==
+        "a.toml:1:9: unknown model \"gpt3\"; did you mean \"gpt2\"?");
+  CHECK(complaint("model = \"t5-11b\"\ntopology = \"dgxa100-80gb\"") ==
+        "a.toml:2:12: unknown topology \"dgxa100-80gb\"; did you mean \"dgx-a100-80gb\"?");
+  CHECK(complaint(good + "[training]\nstack = \"eager-2032\"") ==
+        "a.toml:6:9: unknown stack \"eager-2032\"; did you mean \"eager-2022\"?");
+}
+
+TEST_CASE("unknown keys get the nearest valid one of their table") {
+  CHECK(complaint(good + "[strategy]\nbackward_prefech = \"pre\"") ==
+        "a.toml:6:20: unknown key \"backward_prefech\" in [strategy]; did you mean \"backward_prefetch\"?");
+  CHECK(complaint(good + "[trainig]\nmicro_batch = 2") ==
+        "a.toml:6:15: unknown key \"trainig\"; did you mean \"training\"?");
+  CHECK(complaint("modle = \"gpt2\"") == "a.toml:1:9: unknown key \"modle\"; did you mean \"model\"?");
+}
+
+TEST_CASE("wrong types") {
+  CHECK(complaint(good + "[training]\nmicro_batch = \"8\"") ==
+        "a.toml:6:15: training.micro_batch is 8; an integer is expected");
+  CHECK(complaint(good + "[training]\nmicro_batch = 1.5") ==
+        "a.toml:6:15: training.micro_batch is 1.5; an integer is expected");
+  CHECK(complaint(good + "[training]\nsync_each_step = 1") ==
+        "a.toml:6:18: training.sync_each_step is 1; true or false is expected");
+  CHECK(complaint(good + "[training]\nmicro_batch = [1, 2]") ==
+        "a.toml:6:15: training.micro_batch is a list; one value is expected (a list belongs in [sweep])");
+  CHECK(complaint(good + "[training]\nmicro_batch = 2024-01-01") ==
+        "a.toml:6:15: training.micro_batch is a date or time; no key takes one");
+}
+
+TEST_CASE("numbers out of range") {
+  CHECK(complaint(good + "[training]\nmicro_batch = 0") ==
+        "a.toml:6:15: training.micro_batch is 0; a value from 1 to 10000000 is expected");
+  CHECK(complaint(good + "[training]\nmicro_batch = -8") ==
+        "a.toml:6:15: training.micro_batch is -8; a value from 1 to 10000000 is expected");
+  CHECK(complaint(good + "[training]\ndropout = nan") ==
+        "a.toml:6:11: training.dropout is nan; a value from 0 to 0.999 is expected");
+  CHECK(complaint("model = \"gpt2\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = 0") ==
+        "a.toml:4:8: cluster.gpus is 0; a value from 1 to 4194304 is expected");
+}
+
+TEST_CASE("what is known but not built says so") {
+  CHECK(complaint(good + "[training]\nprecision = \"fp8-mixed\"") ==
+        "a.toml:6:13: training.precision = \"fp8-mixed\" is not supported yet");
+  CHECK(complaint(good + "[training]\ncompile = true") ==
+        "a.toml:6:11: training.compile = true is not supported yet");
+  CHECK(complaint(good + "[training]\ncompile = false") == "");
+  CHECK(complaint(good + "[strategy]\nkind = \"zero3\"") ==
+        "a.toml:6:8: strategy.kind = \"zero3\" is not supported yet");
+  CHECK(complaint(good + "[strategy]\nreshard_after_forward = 8") ==
+        "a.toml:6:25: strategy.reshard_after_forward as a group size (FSDP2) is not supported yet");
+  CHECK(complaint(good + "[strategy]\nwrap = [\"a\", \"b\"]") ==
+        "a.toml:6:8: strategy.wrap as a list is not supported yet");
+  CHECK(complaint(good + "[strategy.deepspeed]\nreduce_bucket_size = 5e8") ==
+        "a.toml:6:22: strategy.deepspeed.reduce_bucket_size is not supported yet");
+  CHECK(complaint(good + "[jitter]\nsigma = 0.01") == "a.toml:6:9: jitter is not supported yet");
+  CHECK(complaint(good + "[[degraded_link]]\nnode = 3") ==
+        "a.toml:6:8: degraded_link[] is not supported yet");
+  CHECK(complaint("overlay = \"a.toml\"\n" + good) == "a.toml:1:11: overlay is not supported yet");
+  CHECK(complaint(good + "[allocator]\nmax_split_size_mb = 128") ==
+        "a.toml:6:21: allocator.max_split_size_mb = 128 is not supported yet");
+  CHECK(complaint(good + "[strategy]\nkind = \"tp\"") ==
+        "a.toml:6:8: strategy.kind \"tp\": tensor, pipeline, sequence, context and expert parallelism are "
+        "not simulated");
+}
+
+TEST_CASE("GPUs that do not fill nodes, or have no network between them") {
+  CHECK(complaint("model = \"gpt2\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = 12") ==
+        "a.toml:4:8: 12 GPUs do not fill nodes of 8; 8 or 16 do");
+  CHECK(complaint("model = \"gpt2\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = 3") == "");
+  CHECK(complaint("model = \"gpt2\"\ntopology = \"single-gpu\"\n[cluster]\ngpus = 2") ==
+        "a.toml:4:8: 2 GPUs need several nodes, but the nodes of \"single-gpu\" have no NICs");
+}
+
+TEST_CASE("a sharding factor that does not divide") {
+  CHECK(complaint(good + "[strategy]\nsharding_factor = 5") ==
+        "a.toml:6:19: a sharding factor of 5 does not divide 16 GPUs; 4 or 8 do");
+  CHECK(complaint(good + "[strategy]\nsharding_factor = 512") ==
+        "a.toml:6:19: a sharding factor of 512 does not divide 16 GPUs; 16 does");
+  CHECK(complaint(good + "[strategy]\nsharding_factor = \"half\"") ==
+        "a.toml:6:19: strategy.sharding_factor cannot be \"half\"; known: full, node");
+}
+
+TEST_CASE("a global batch that does not divide, or contradicts") {
+  CHECK(complaint(good + "[training]\nglobal_batch = 100") ==
+        "a.toml:6:16: a global batch of 100 sequences gives no whole micro_batch on 16 GPUs; 96 or 112 do");
+  CHECK(complaint(good + "[training]\nglobal_batch = 64\nmicro_batch = 3") ==
+        "a.toml:6:16: a global batch of 64 sequences gives no whole grad_accum on 16 GPUs; 48 or 96 do");
+  CHECK(complaint(good + "[training]\nglobal_batch = 64\nmicro_batch = 2\ngrad_accum = 3") ==
+        "a.toml:6:16: a micro-batch of 2, 3 micro-steps and 16 GPUs make a global batch of 96, not 64");
+  CHECK(complaint(good + "[training]\nglobal_batch_tokens = 1000") ==
+        "a.toml:6:23: 1000 tokens are not whole sequences of 1024; 1024 or 1024 are");
+}
+
+TEST_CASE("number formats and attention kernels the hardware or stack lacks") {
+  const std::string v100 =
+      "model = \"gpt2\"\ntopology = \"dgx1-v100-16gb\"\n[cluster]\ngpus = 8\n[training]\n";
+  CHECK(complaint(v100 + "precision = \"bf16-mixed\"") ==
+        "a.toml:6:13: v100-sxm-16gb has no bf16 matrix units; legal here: fp32, fp16-mixed");
+  CHECK(complaint(v100 + "precision = \"tf32\"") ==
+        "a.toml:6:13: v100-sxm-16gb has no tf32 matrix units; legal here: fp32, fp16-mixed");
+  CHECK(complaint(v100 + "attention = \"flash2\"") ==
+        "a.toml:6:13: \"flash2\" attention does not run on v100-sxm-16gb");
+  CHECK(complaint(good + "[training]\nattention = \"flash\"\nstack = \"eager-2022\"") ==
+        "a.toml:6:13: stack \"eager-2022\" has no \"flash\" attention");
+  CHECK(complaint(good + "[training]\nattention = \"flash\"\nprecision = \"fp32\"") ==
+        "a.toml:6:13: \"flash\" attention computes in 16 bits; precision is \"fp32\"");
+  CHECK(complaint("model = \"t5-small\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = "
+                  "8\n[training]\nattention = \"flash2\"") ==
+        "a.toml:6:13: \"flash2\" attention cannot add T5's relative position bias");
+}
+
+TEST_CASE("options that contradict the strategy") {
+  CHECK(complaint(good + "[strategy]\nkind = \"ddp\"\nsharding_factor = 8") ==
+        "a.toml:7:19: DDP has no option \"sharding_factor\"");
+  CHECK(complaint(good + "[strategy]\nkind = \"fsdp\"\nbucket_cap_mb = 8") ==
+        "a.toml:7:17: FSDP has no option \"bucket_cap_mb\"");
+  CHECK(complaint(good + "[training]\nmixed_precision = \"fsdp\"\n[strategy]\nkind = \"ddp\"") ==
+        "a.toml:6:19: MixedPrecision on shards needs strategy.kind = \"fsdp\"");
+  CHECK(complaint(good + "[training]\nmixed_precision = \"fsdp\"\nprecision = \"fp32\"") ==
+        "a.toml:6:19: precision \"fp32\" mixes nothing");
+  CHECK(complaint(good + "[strategy]\ncpu_offload = \"optimizer\"\nkind = \"ddp\"") ==
+        "a.toml:6:15: strategy.cpu_offload = \"optimizer\" is not supported yet");
+}
+
+TEST_CASE("models that make no sense") {
+  const auto gpt = [](const std::string& more) {
+    return complaint(
+        "topology = \"single-gpu\"\n[model]\nfamily = \"gpt\"\nlayers = 2\nhidden = 64\nheads = 4\nvocab = "
+        "100\n" +
+        more);
+  };
+  CHECK(gpt("") == "");
+  CHECK(gpt("max_positions = 16\n[training]\nsequence_length = 32") ==
+        "a.toml:10:19: sequences of 32 tokens need as many positions; the model has 16");
+  CHECK(gpt("encoder_layers = 2") == "a.toml:8:18: family \"gpt\" has no \"encoder_layers\"");
+  CHECK(gpt("kv_heads = 2") == "a.toml:8:12: grouped key and value heads are not supported yet");
+  CHECK(complaint("topology = \"single-gpu\"\n[model]\nfamily = \"gpt\"\nlayers = 2\nhidden = 64\nheads = "
+                  "5\nvocab = 100") ==
+        "a.toml:6:9: 5 heads do not divide a hidden size of 64; give head_dim");
+  CHECK(complaint(
+            "topology = \"single-gpu\"\n[model]\nfamily = \"gpt\"\nhidden = 64\nheads = 4\nvocab = 100") ==
+        "a.toml:3:10: the model needs \"layers\"");
+  CHECK(complaint("topology = \"single-gpu\"\n[model]\nfamily = \"llama\"") ==
+        "a.toml:3:10: model.family = \"llama\" is not supported yet");
+  CHECK(gpt("[training]\nmicro_batch = 10000000\nsequence_length = 100000000") ==
+        "a.toml:9:15: the micro-batch makes tensors of more than 1e14 elements");
+}
+
+std::string linked(const std::string& links, int gpus = 3) {
+  return complaint("model = \"gpt2\"\n[cluster]\ngpus = " + std::to_string(gpus) +
+                   "\n[topology.node]\ngpu = \"a100-sxm-80gb\"\ngpus = 3\nintra = \"links\"\n" + links);
+}
+
+TEST_CASE("explicit links: unreachable GPUs, self-links, impossible bandwidths") {
+  const std::string ring =
+      "link = [{a = \"gpu0\", b = \"gpu1\", gb_per_s = 50}, {a = \"gpu1\", b = \"gpu2\", gb_per_s = 50}]";
+  CHECK(linked(ring) == "");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu1\", gb_per_s = 50}]", 2) ==
+        "a.toml:6:8: gpu2 cannot be reached from gpu0 over the links of the node");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu0\", gb_per_s = 50}]") ==
+        "a.toml:8:14: \"gpu0\" is linked to itself; a link joins two devices");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu7\", gb_per_s = 50}]") ==
+        "a.toml:8:14: \"gpu7\" is not a GPU of the node; gpu0 to gpu2 are");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu1\", gb_per_s = 0}]") ==
+        "a.toml:8:45: topology.node.link[].gb_per_s is 0; a value from 0.001 to 1000000 is expected");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu1\", gb_per_s = -3}]") ==
+        "a.toml:8:45: topology.node.link[].gb_per_s is -3; a value from 0.001 to 1000000 is expected");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu1\", gb_per_s = nan}]") ==
+        "a.toml:8:45: topology.node.link[].gb_per_s is nan; a value from 0.001 to 1000000 is expected");
+  CHECK(linked("link = [{a = \"gpu0\", b = \"gpu1\"}]") == "a.toml:8:14: a link needs \"gb_per_s\"");
+  CHECK(linked("") == "a.toml:7:9: intra = \"links\" needs [[node.link]] entries");
+}
+
+TEST_CASE("stragglers that do not exist") {
+  CHECK(complaint(good + "[[straggler]]\ngpu = 16\ncompute_scale = 0.9") ==
+        "a.toml:6:7: GPU 16 does not exist; the job has GPUs 0 to 15");
+  CHECK(complaint(good + "[[straggler]]\ngpu = 3") == "a.toml:6:7: a straggler needs \"compute_scale\"");
+  CHECK(
+      complaint(good +
+                "[[straggler]]\ngpu = 3\ncompute_scale = 0.9\n[[straggler]]\ngpu = 3\ncompute_scale = 0.8") ==
+      "a.toml:9:7: GPU 3 is a straggler twice");
+}
+
+TEST_CASE("--set: its own place, bare words, types") {
+  CHECK(complaint(good, {"strategy.sharding_factor=4"}) == "");
+  CHECK(complaint(good, {"training.precision=fp32"}) == "");
+  CHECK(complaint(good, {"strategy.shardin_factor=4"}) ==
+        "--set strategy.shardin_factor=4: unknown key \"shardin_factor\" in [strategy]; did you mean "
+        "\"sharding_factor\"?");
+  CHECK(complaint(good, {"training.micro_batch=many"}) ==
+        "--set training.micro_batch=many: training.micro_batch is many; an integer is expected");
+  CHECK(complaint(good, {"training.micro_batch"}) == "--set training.micro_batch: key=value is expected");
+  CHECK(complaint(good, {"cluster.gpus=12"}) ==
+        "--set cluster.gpus=12: 12 GPUs do not fill nodes of 8; 8 or 16 do");
+}
+
+std::string file_complaint(const std::string& path) {
+  try {
+    resolve(read_scenario(path).settings, test_library());
+    return "";
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
+TEST_CASE("files that cannot be read: missing, a directory, far too large, naming themselves") {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::temp_directory_path() / "shardsim_errors_test";
+  fs::create_directories(folder);
+  CHECK(file_complaint((folder / "missing.toml").string()) ==
+        (folder / "missing.toml").string() + ": cannot be read: No such file or directory");
+  CHECK(file_complaint(folder.string()) == folder.string() + ": is a directory, not a file");
+  const std::string large = (folder / "large.toml").string();
+  std::ofstream(large) << "model = \"gpt2\"\n";
+  fs::resize_file(large, 100 << 20);
+  CHECK(file_complaint(large) == large + ": has 100 MiB; files of more than 16 MiB are not read");
+  const std::string self = (folder / "self.toml").string();
+  std::ofstream(self) << "model = \"" << self << "\"\ntopology = \"single-gpu\"\n";
+  CHECK(file_complaint(self) == self + ":1:9: model = \"" + self + "\" is this very file");
+  const std::string other = (folder / "other.toml").string();
+  std::ofstream(other) << "model = \"" << self << "\"\ntopology = \"single-gpu\"\n";
+  CHECK(file_complaint(other) ==
+        self +
+            ":1:9: unknown key \"model\" in [model]; known: name, family, layers, "
+            "encoder_layers, decoder_layers, hidden, heads, kv_heads, head_dim, ffn, vocab, max_positions, "
+            "tied_embeddings, activation, norm, bias, dropout, source");
+  fs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace shardsim

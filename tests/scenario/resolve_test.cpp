@@ -1,0 +1,126 @@
+// Are defaults filled in as documented, each with its origin?
+#include <doctest/doctest.h>
+
+#include "sim/scenario/scenario.h"
+
+#include "tests/support/hardware.h"
+#include "tests/support/print.h"
+
+namespace shardsim {
+namespace {
+
+Scenario scenario(const std::string& text, const std::vector<std::string>& sets = {}) {
+  ScenarioFile file = read_scenario_text(text, "a.toml");
+  for (const std::string& set : sets) assign(file.settings, set);
+  return resolve(file.settings, test_library());
+}
+RecordedValue value(const Scenario& s, const std::string& key) {
+  for (const RecordedValue& v : s.values)
+    if (v.key == key) return v;
+  return {key, std::string("absent"), ""};
+}
+std::string text(const Scenario& s, const std::string& key) { return to_string(value(s, key).value); }
+
+const std::string t5 = "model = \"t5-11b\"\ntopology = \"a100-80gb-roce-2000\"\n[cluster]\ngpus = 512\n";
+
+TEST_CASE("every value has an origin: file, library, command line, or the reason of the default") {
+  const Scenario s = scenario(t5, {"training.micro_batch=8"});
+  CHECK(value(s, "cluster.gpus").origin == "a.toml:4:8");
+  CHECK(value(s, "training.micro_batch").origin == "--set training.micro_batch=8");
+  CHECK(value(s, "model.hidden").origin.ends_with("models/t5-11b.toml:5:10"));
+  CHECK(value(s, "training.precision").origin == "default: what a100-sxm-80gb is fastest in");
+  CHECK(value(s, "strategy.sharding_factor").origin == "default: full sharding");
+  for (const RecordedValue& v : s.values) CHECK_FALSE(v.origin.empty());
+}
+
+TEST_CASE("defaults are legal for the GPU") {
+  CHECK(text(scenario(t5), "training.precision") == "bf16-mixed");
+  const Scenario v100 = scenario("model = \"gpt2\"\ntopology = \"dgx1-v100-32gb\"\n[cluster]\ngpus = 8\n");
+  CHECK(text(v100, "training.precision") == "fp16-mixed");
+  CHECK(text(v100, "training.attention") == "unfused");
+  CHECK(v100.training.loss_scaling);
+  const Scenario a100 = scenario("model = \"mpt-7b\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = 8\n");
+  CHECK(text(a100, "training.attention") == "flash2");
+  CHECK(text(scenario("model = \"mpt-7b\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = "
+                      "8\n[training]\nprecision = \"tf32\""),
+             "training.attention") == "unfused");
+}
+
+TEST_CASE("span corruption of 512 tokens has targets of 114") {
+  // t5/data/preprocessors.py, random_spans_helper; Raffel et al. 2020, section 3.1.4.
+  const Scenario s = scenario(t5);
+  CHECK(s.workload.sequence == 512);
+  CHECK(s.workload.decoder_sequence == 114);
+  CHECK(scenario(t5, {"training.sequence_length=1024"}).workload.decoder_sequence == 229);
+}
+
+TEST_CASE("two of micro-batch, accumulation and global batch imply the third") {
+  CHECK(scenario(t5, {"training.global_batch=4096"}).workload.micro_batch == 8);
+  CHECK(scenario(t5, {"training.global_batch=4096", "training.micro_batch=2"}).training.micro_batches == 4);
+  CHECK(scenario(t5, {"training.global_batch=4096", "training.grad_accum=4"}).workload.micro_batch == 2);
+  CHECK(scenario(t5, {"training.micro_batch=8", "training.grad_accum=2"}).global_batch == 8192);
+  CHECK(scenario(t5, {"training.global_batch_tokens=" + std::to_string(626 * 1024)}).global_batch == 1024);
+}
+
+TEST_CASE("sharding factors by name") {
+  CHECK(std::get<Fsdp>(scenario(t5, {"strategy.sharding_factor=full"}).strategy).sharding_factor == 512);
+  CHECK(std::get<Fsdp>(scenario(t5, {"strategy.sharding_factor=node"}).strategy).sharding_factor == 8);
+}
+
+TEST_CASE("mixed precision: on shards under FSDP, autocast under DDP") {
+  const Scenario fsdp = scenario(t5), ddp = scenario(t5, {"strategy.kind=ddp"});
+  CHECK(fsdp.workload.numerics.parameter == DType::bf16);
+  CHECK_FALSE(fsdp.workload.numerics.autocast);
+  CHECK(fsdp.training.reduce == DType::bf16);
+  CHECK(ddp.workload.numerics.parameter == DType::fp32);
+  CHECK(ddp.workload.numerics.autocast);
+  CHECK(ddp.training.reduce == DType::fp32);
+}
+
+TEST_CASE("explicit keys win over the files they name, and names replace inline tables") {
+  CHECK(scenario(t5, {"model.encoder_layers=3"}).model.encoder_layers == 3);
+  CHECK(scenario(t5, {"topology.node.nic_gbps=100"}).topology.node.nic == Bandwidth{12'500'000'000});
+  CHECK(scenario(t5, {"model=t5-small"}).model.hidden == 512);
+  const std::string inline_model =
+      "topology = \"single-gpu\"\n[model]\nfamily = \"gpt\"\nlayers = 1\nhidden = 64\nheads = 1\nvocab = "
+      "99\n";
+  CHECK(scenario(inline_model).model.vocab == 99);
+  CHECK(scenario(inline_model, {"model=gpt2"}).model.vocab == 50257);
+}
+
+TEST_CASE("the hash depends on values, not on where they come from") {
+  const Scenario file = scenario(t5 + "[training]\nmicro_batch = 4\n"),
+                 flag = scenario(t5, {"training.micro_batch=4"});
+  CHECK(file.hash == flag.hash);
+  CHECK(file.hash != scenario(t5, {"training.micro_batch=5"}).hash);
+}
+
+TEST_CASE("every bundled model, topology, GPU and stack can be read") {
+  const Library library = test_library();
+  CHECK(library.names("models").size() >= 20);
+  for (const std::string& model : library.names("models"))
+    CHECK_NOTHROW(scenario("model = \"" + model + "\"\ntopology = \"single-gpu\"\n"));
+  for (const std::string& topology : library.names("topologies"))
+    CHECK_NOTHROW(scenario("model = \"gpt2\"\ntopology = \"" + topology + "\"\n[cluster]\ngpus = 1\n"));
+  for (const std::string& gpu : library.names("topologies/gpus")) CHECK(gpu_named(gpu).name == gpu);
+  for (const std::string& stack : library.names("topologies/stacks")) CHECK(stack_named(stack).name == stack);
+}
+
+TEST_CASE("every key of the format is known, and its kind of value is checked") {
+  for (const KeySpec& spec : keys()) {
+    CAPTURE(spec.key);
+    CHECK_FALSE(spec.meaning.empty());
+    if (spec.meaning.starts_with('!')) {
+      CHECK_THROWS_AS(key_spec(spec.key, {}), InputError);
+      continue;
+    }
+    CHECK(&key_spec(spec.key, {}) == &spec);
+    CHECK_THROWS_AS(
+        checked(spec, spec.type == KeySpec::Type::text ? Scalar(true) : Scalar(std::string("no such value")),
+                {}),
+        InputError);
+  }
+}
+
+}  // namespace
+}  // namespace shardsim

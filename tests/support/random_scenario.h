@@ -1,0 +1,109 @@
+// Small random scenarios: models of a few layers on up to 16 GPUs, every strategy, a straggler now and then.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "sim/base/random.h"
+#include "sim/scenario/scenario.h"
+
+#include "tests/support/hardware.h"
+
+namespace shardsim {
+
+class ScenarioGenerator {
+ public:
+  explicit ScenarioGenerator(std::uint64_t seed) : random_(seed) {}
+
+  Settings next() {
+    Settings s;
+    s.scenario = {"random"};
+    settings_ = &s;
+    const bool t5 = random_.chance(2);
+    set("model.family", t5 ? "t5" : "gpt");
+    if (t5) {
+      set("model.encoder_layers", random_.between(1, 3));
+      set("model.decoder_layers", random_.between(1, 3));
+      set("training.sequence_length", 64 * random_.between(1, 4));
+      set("training.decoder_sequence_length", 32 * random_.between(1, 4));
+    } else {
+      set("model.layers", random_.between(1, 4));
+      set("training.sequence_length", 64 * random_.between(1, 6));
+      if (random_.chance(2)) set("model.activation", "gelu-tanh");
+    }
+    set("model.hidden", 64 * random_.between(1, 16));
+    set("model.heads", random_.between(1, 4) * 2);
+    set("model.head_dim", std::int64_t{64});
+    set("model.vocab", random_.between(500, 5000));
+    set("model.dropout", random_.chance(2) ? 0.1 : 0.0);
+
+    const std::int64_t node = pick({1, 2, 4, 8});
+    const std::int64_t gpus = node * random_.between(1, 16 / node);
+    set("topology.node.gpu", random_.chance(2) ? "a100-sxm-80gb" : "v100-sxm-32gb");
+    set("topology.node.gpus", node);
+    const bool mesh = node == 8 && random_.chance(2);
+    set("topology.node.intra", mesh ? "hybrid-cube-mesh" : "nvswitch");
+    set("topology.node.nics", pick({(node + 1) / 2, node}));
+    set("topology.node.nic_gbps", pick({100, 200}));
+    set("topology.node.transport", random_.chance(2) ? "ib" : "roce");
+    set("topology.fabric.kind", random_.chance(2) ? "rail-fat-tree" : "fat-tree");
+    set("topology.fabric.nodes_per_leaf", random_.between(1, 3));
+    set("topology.fabric.oversubscription", random_.chance(2) ? 1.0 : 4.0);
+    set("cluster.gpus", gpus);
+
+    set("training.micro_batch", random_.between(1, 4));
+    set("training.grad_accum", random_.between(1, 3));
+    set("training.precision", random_.chance(3) ? "fp32" : "fp16-mixed");
+    set("training.activation_checkpointing", random_.chance(2) ? "none" : "full");
+    set("training.stack", random_.chance(2) ? "eager-2022" : "eager-2023");
+    set("training.attention", "unfused");
+    set("training.gradient_clipping", random_.chance(2));
+    set("training.sync_each_step", random_.chance(2));
+    if (random_.chance(3)) {
+      set("strategy.kind", "ddp");
+      set("strategy.bucket_cap_mb", random_.chance(2) ? 25.0 : 1.0);
+      set("strategy.gradient_as_bucket_view", random_.chance(2));
+    } else {
+      std::vector<std::int64_t> factors;
+      for (std::int64_t f = 1; f <= gpus; ++f)
+        if (gpus % f == 0) factors.push_back(f);
+      set("strategy.sharding_factor", pick(factors));
+      set("strategy.reshard_after_forward", !random_.chance(3));
+      set("strategy.backward_prefetch", random_.chance(3) ? "post" : random_.chance(2) ? "none" : "pre");
+      set("strategy.forward_prefetch", random_.chance(3));
+      set("strategy.limit_all_gathers", !random_.chance(3));
+    }
+    for (std::int64_t i = 0; i < random_.between(0, 1) * random_.between(0, 2); ++i) {
+      const std::string key = "straggler[" + std::to_string(i) + "].";
+      set(key + "gpu", (i + random_.between(0, gpus - 1) / 2 * 2) % gpus);
+      set(key + "compute_scale", 0.5 + 0.1 * static_cast<double>(random_.between(0, 8)));
+      if (gpus < 2 || i == 1) break;
+    }
+    return s;
+  }
+
+ private:
+  template <class T>
+  void set(const std::string& key, const T& value) {
+    Scalar scalar;
+    if constexpr (std::is_convertible_v<T, std::string>)
+      scalar = std::string(value);
+    else
+      scalar = value;
+    settings_->set(key, scalar, {Origin::Kind::file, {"random"}, {}});
+  }
+  std::int64_t pick(const std::vector<std::int64_t>& values) {
+    return values[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(values.size()) - 1))];
+  }
+
+  Random random_;
+  Settings* settings_ = nullptr;
+};
+
+inline std::string describe(const Settings& settings) {
+  std::string text;
+  for (const auto& [key, setting] : settings.all()) text += key + "=" + to_string(setting.value) + " ";
+  return text;
+}
+
+}  // namespace shardsim
