@@ -1,0 +1,89 @@
+#include "sim/report/csv.h"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+
+namespace shardsim {
+namespace {
+
+std::string quoted(const std::string& cell) {
+  if (cell.find_first_of(",\"\n\r") == std::string::npos) return cell;
+  std::string out = "\"";
+  for (const char c : cell) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + "\"";
+}
+
+using Cells = std::vector<std::pair<std::string, std::string>>;  // column, value
+
+Cells figures(const RunRecord& run) {
+  const Result& r = run.result;
+  const Throughput& t = r.throughput;
+  const bool oom = r.out_of_memory();
+  const auto number = [&](double x) { return oom ? "" : fmt::format("{}", x); };
+  const auto gibs = [](Bytes b) { return fmt::format("{}", gib(b)); };
+  return {{"simulated.status", oom ? "oom" : "ok"},
+          {"simulated.fits", oom ? "0" : "1"},
+          {"simulated.step_time_s", number(seconds(r.step_time))},
+          {"simulated.tokens_per_s_per_gpu", number(t.tokens_per_s_per_gpu)},
+          {"simulated.tflops_per_gpu.model", number(t.model.count * 1e-12)},
+          {"simulated.tflops_per_gpu.hardware", number(t.hardware.count * 1e-12)},
+          {"simulated.peak_allocated_gib", gibs(r.memory.peak_allocated)},
+          {"simulated.peak_active_gib", gibs(r.memory.peak_active)},
+          {"simulated.peak_reserved_gib", gibs(r.memory.peak_reserved)},
+          {"simulated.alloc_retries", fmt::format("{}", r.memory.alloc_retries)},
+          {"simulated.oom", oom ? r.oom->phase + ": " + r.oom->tensor : ""}};
+}
+
+// Columns are the union over the rows, scenario keys in order of first appearance.
+std::string write(const std::vector<Cells>& rows) {
+  std::vector<std::string> columns;
+  for (const bool figures_last : {false, true})
+    for (const Cells& row : rows)
+      for (const auto& [column, value] : row)
+        if (column.starts_with("simulated.") == figures_last &&
+            std::find(columns.begin(), columns.end(), column) == columns.end())
+          columns.push_back(column);
+  std::string out;
+  for (std::size_t c = 0; c < columns.size(); ++c) out += (c == 0 ? "" : ",") + quoted(columns[c]);
+  out += "\n";
+  for (const Cells& row : rows) {
+    const std::map<std::string, std::string> values(row.begin(), row.end());
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      const auto found = values.find(columns[c]);
+      out += (c == 0 ? "" : ",") + (found == values.end() ? "" : quoted(found->second));
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+Cells cells(const RunRecord& run) {
+  Cells row;
+  for (const RecordedValue& v : run.values) row.emplace_back(v.key, to_string(v.value));
+  const Cells more = figures(run);
+  row.insert(row.end(), more.begin(), more.end());
+  return row;
+}
+
+}  // namespace
+
+std::string to_csv(const RunRecord& run) { return write({cells(run)}); }
+
+std::string to_csv(const SweepResult& sweep) {
+  std::vector<Cells> rows;
+  for (const SweepRow& row : sweep.rows) {
+    if (row.run) {
+      rows.push_back(cells(*row.run));
+      continue;
+    }
+    Cells failed;
+    for (std::size_t a = 0; a < sweep.axes.size(); ++a) failed.emplace_back(sweep.axes[a], row.point[a]);
+    failed.emplace_back("simulated.status", "illegal: " + row.error);
+    rows.push_back(std::move(failed));
+  }
+  return write(rows);
+}
+
+}  // namespace shardsim

@@ -1,0 +1,14 @@
+// Results as CSV: the dotted keys of the scenario, then `simulated.` figures; one row per run.
+#pragma once
+
+#include <string>
+
+#include "sim/result/record.h"
+#include "sim/study/sweep.h"
+
+namespace shardsim {
+
+std::string to_csv(const RunRecord& run);
+std::string to_csv(const SweepResult& sweep);
+
+}  // namespace shardsim

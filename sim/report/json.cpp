@@ -1,0 +1,156 @@
+#include "sim/report/json.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace shardsim {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json to_value(const Scalar& value) {
+  return std::visit([](const auto& v) { return Json(v); }, value);
+}
+
+double tflops(FlopRate rate) { return rate.count * 1e-12; }
+
+Json header(std::string_view schema, const Tool& tool) {
+  return {{"schema", schema}, {"tool_version", tool.version}, {"git", tool.git}};
+}
+
+Json by_category(const ByCategory& bytes) {
+  Json object = Json::object();
+  for (int c = 0; c < categories; ++c)
+    object[std::string(name(static_cast<Category>(c)))] = bytes[static_cast<std::size_t>(c)].count;
+  return object;
+}
+
+Json breakdown(const Breakdown& b) {
+  Json object = Json::object();
+  for (int k = 0; k < spent_kinds; ++k)
+    object[std::string(name(static_cast<Spent>(k)))] = seconds(b[static_cast<std::size_t>(k)]);
+  return object;
+}
+
+Json communication(const Result& r) {
+  Json object = Json::object();
+  for (int k = 0; k < collective_kinds; ++k) {
+    const Communication& c = r.communication[static_cast<std::size_t>(k)];
+    const double busy = seconds(c.busy);
+    object[std::string(name(static_cast<CollectiveKind>(k)))] = {
+        {"calls", c.count},
+        {"bytes", c.bytes.count},
+        {"busy_s", busy},
+        {"exposed_s", seconds(c.exposed)},
+        {"busbw_gb_per_s", busy > 0 ? Json(static_cast<double>(c.wire.count) * 1e-9 / busy) : Json(nullptr)}};
+  }
+  return object;
+}
+
+Json out_of_memory(const OutOfMemory& oom) {
+  Json largest = Json::array();
+  for (const OutOfMemory::Live& l : oom.largest_live)
+    largest.push_back({{"tensor", l.tensor}, {"category", name(l.category)}, {"bytes", l.bytes.count}});
+  return {{"step", oom.step},
+          {"phase", oom.phase},
+          {"rank", oom.rank.index},
+          {"at_s", seconds(oom.at)},
+          {"tensor", oom.tensor},
+          {"category", name(oom.category)},
+          {"requested_bytes", oom.requested.count},
+          {"segment_bytes", oom.segment.count},
+          {"free_bytes", oom.free.count},
+          {"fragmented_bytes", oom.fragmented.count},
+          {"live_bytes", by_category(oom.live)},
+          {"largest_live", std::move(largest)}};
+}
+
+Json phases(const Result& r) {
+  Json object = Json::object();
+  for (const Phase& p : r.phases) object[p.name] = seconds(p.time);
+  return object;
+}
+
+Json values(const std::vector<RecordedValue>& all) {
+  Json object = Json::object();
+  for (const RecordedValue& v : all) object[v.key] = {{"value", to_value(v.value)}, {"origin", v.origin}};
+  return object;
+}
+
+Json run_object(const RunRecord& run, const Tool& tool) {
+  const Result& r = run.result;
+  const Throughput& t = r.throughput;
+  const bool oom = r.out_of_memory();
+  const auto unless_oom = [&](Json value) { return oom ? Json(nullptr) : value; };
+  const auto share = [&](FlopRate rate) {
+    return t.peak.count > 0 ? Json(ratio(rate, t.peak)) : Json(nullptr);
+  };
+  Json j = header("shardsim.run/1", tool);
+  j["scenario_hash"] = fmt::format("{:016x}", run.scenario_hash);
+  j["stack"] = run.stack;
+  j["title"] = title(run);
+  j["status"] = oom ? "oom" : "ok";
+  j["steady"] = r.steady;
+  j["parameters"] = run.parameters;
+  j["gpus"] = run.gpus;
+  j["global_batch"] = run.global_batch;
+  j["global_batch_tokens"] = run.global_batch_tokens;
+  j["step_time_s"] = unless_oom(seconds(r.step_time));
+  Json steps = Json::array();
+  for (const Time step : r.step_times) steps.push_back(seconds(step));
+  j["step_times_s"] = std::move(steps);
+  j["tokens_per_s_per_gpu"] = unless_oom(t.tokens_per_s_per_gpu);
+  j["encoder_tokens_per_s_per_gpu"] = unless_oom(t.encoder_tokens_per_s_per_gpu);
+  j["decoder_tokens_per_s_per_gpu"] = unless_oom(t.decoder_tokens_per_s_per_gpu);
+  j["samples_per_s"] = unless_oom(t.samples_per_s);
+  j["tflops_per_gpu"] = unless_oom(
+      {{"model", tflops(t.model)}, {"hardware", tflops(t.hardware)}, {"executed", tflops(t.executed)}});
+  j["mfu"] = unless_oom(share(t.model));
+  j["hfu"] = unless_oom(share(t.hardware));
+  j["peak_tflops"] = unless_oom({{"value", tflops(t.peak)}, {"dtype", t.peak_dtype}});
+  j["slowest_rank"] = unless_oom(r.slowest.index);
+  j["breakdown_s"] = unless_oom(breakdown(r.breakdown));
+  j["phases_s"] = unless_oom(phases(r));
+  j["communication"] = unless_oom(communication(r));
+  const Memory& m = r.memory;
+  j["memory_bytes"] = {{"capacity", m.capacity.count},
+                       {"outside_allocator", m.outside_allocator.count},
+                       {"peak_allocated", m.peak_allocated.count},
+                       {"peak_active", m.peak_active.count},
+                       {"peak_reserved", m.peak_reserved.count},
+                       {"rank", m.rank.index},
+                       {"alloc_retries", m.alloc_retries}};
+  j["memory_at_peak"] = by_category(m.at_peak);
+  j["oom"] = oom ? out_of_memory(*r.oom) : Json(nullptr);
+  j["scenario"] = values(run.values);
+  j["engine"] = {{"events", r.engine.events},
+                 {"allocator_calls", r.engine.allocator_calls},
+                 {"wall_s", run.wall_s},
+                 {"ranks", r.engine.ranks},
+                 {"rank_classes", r.engine.rank_classes}};
+  return j;
+}
+
+}  // namespace
+
+std::string to_json(const RunRecord& run, const Tool& tool) { return run_object(run, tool).dump(2) + "\n"; }
+
+std::string to_json(const SweepResult& sweep, const Tool& tool) {
+  Json j = header("shardsim.sweep/1", tool);
+  j["axes"] = sweep.axes;
+  j["scaling"] = sweep.scaling.empty() ? Json(nullptr) : Json(sweep.scaling);
+  j["rows"] = Json::array();
+  for (const SweepRow& row : sweep.rows)
+    j["rows"].push_back({{"point", row.point},
+                         {"run", row.run ? run_object(*row.run, tool) : Json(nullptr)},
+                         {"error", row.run ? Json(nullptr) : Json(row.error)}});
+  return j.dump(2) + "\n";
+}
+
+std::string to_json(const std::vector<RecordedValue>& all, const Tool& tool) {
+  Json j = header("shardsim.check/1", tool);
+  j["scenario"] = values(all);
+  return j.dump(2) + "\n";
+}
+
+}  // namespace shardsim

@@ -1,0 +1,25 @@
+// Results as JSON, in the contract of `shardsim schema`: fields are only ever added, units stand in the
+// names.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "sim/result/record.h"
+#include "sim/study/sweep.h"
+
+namespace shardsim {
+
+struct Tool {
+  std::string version, git;
+};
+
+std::string to_json(const RunRecord& run, const Tool& tool);
+std::string to_json(const SweepResult& sweep, const Tool& tool);
+std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
+
+// The JSON Schema of a command's output; "" for a command without one.
+std::string schema(std::string_view command);
+std::vector<std::string> schema_commands();
+
+}  // namespace shardsim

@@ -1,0 +1,173 @@
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "sim/report/json.h"
+
+namespace shardsim {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json type(const char* name, const char* description) {
+  return {{"type", name}, {"description", description}};
+}
+Json nullable(const char* name, const char* description) {
+  return {{"type", Json::array({name, "null"})}, {"description", description}};
+}
+
+// An object with exactly these properties at least: every one is required, more may be added later.
+Json object(Json properties, const char* description = "") {
+  Json required = Json::array();
+  for (const auto& [key, value] : properties.items()) required.push_back(key);
+  Json j = {{"type", "object"}, {"properties", std::move(properties)}, {"required", std::move(required)}};
+  if (*description != '\0') j["description"] = description;
+  return j;
+}
+Json or_null(Json schema) {
+  schema["type"] = Json::array({schema["type"], "null"});
+  return schema;
+}
+
+template <class Enum>
+Json named_numbers(int count, const char* kind, const char* description) {
+  Json properties = Json::object();
+  for (int i = 0; i < count; ++i) properties[std::string(name(static_cast<Enum>(i)))] = {{"type", kind}};
+  return object(std::move(properties), description);
+}
+
+Json scenario_values() {
+  return {
+      {"type", "object"},
+      {"description", "every resolved value, by dotted key"},
+      {"additionalProperties",
+       object({{"value", {{"type", Json::array({"boolean", "integer", "number", "string"})}}},
+               {"origin", type("string", "file:line:column, the command line, or the default's reason")}})}};
+}
+
+Json run_schema() {
+  Json tflops = object(
+      {{"model", type("number", "forward and backward, nothing twice, without the causal discount")},
+       {"hardware", type("number", "with recomputation, without the causal discount")},
+       {"executed", type("number", "what the kernels do: causal attention computes half its scores")}});
+  Json communication = Json::object();
+  for (int k = 0; k < collective_kinds; ++k)
+    communication[std::string(name(static_cast<CollectiveKind>(k)))] =
+        object({{"calls", type("integer", "per step and rank")},
+                {"bytes", type("integer", "per step, as nccl-tests counts them")},
+                {"busy_s", type("number", "from the arrival of the last rank to the end")},
+                {"exposed_s", type("number", "of that, what the default stream waited for")},
+                {"busbw_gb_per_s", nullable("number", "10^9 bytes per second while busy")}});
+  Json oom =
+      object({{"step", type("integer", "0 = set-up, 1 = first step")},
+              {"phase", type("string", "marks of the host thread")},
+              {"rank", type("integer", "")},
+              {"at_s", type("number", "host clock since the start of the job")},
+              {"tensor", type("string", "that did not fit")},
+              {"category", type("string", "")},
+              {"requested_bytes", type("integer", "by the tensor")},
+              {"segment_bytes", type("integer", "by cudaMalloc")},
+              {"free_bytes", type("integer", "left on the device")},
+              {"fragmented_bytes", type("integer", "cached in segments that cannot be returned")},
+              {"live_bytes", named_numbers<Category>(categories, "integer", "allocated at that moment")},
+              {"largest_live",
+               {{"type", "array"},
+                {"items", object({{"tensor", type("string", "")},
+                                  {"category", type("string", "")},
+                                  {"bytes", type("integer", "")}})}}}});
+  return object(
+      {{"schema", {{"const", "shardsim.run/1"}}},
+       {"tool_version", type("string", "")},
+       {"git", type("string", "commit of the build")},
+       {"scenario_hash", type("string", "of every resolved value")},
+       {"stack", type("string", "software stack")},
+       {"title", type("string", "one line for people")},
+       {"status", {{"enum", {"ok", "oom"}}}},
+       {"steady", type("boolean", "the last two steps were equal in time and allocator state")},
+       {"parameters", type("integer", "of the model")},
+       {"gpus", type("integer", "")},
+       {"global_batch", type("integer", "sequences per step")},
+       {"global_batch_tokens", type("integer", "encoder and decoder tokens per step")},
+       {"step_time_s", nullable("number", "of the slowest rank")},
+       {"step_times_s",
+        {{"type", "array"},
+         {"items", {{"type", "number"}}},
+         {"description", "every simulated step; the last is described"}}},
+       {"tokens_per_s_per_gpu", nullable("number", "encoder + decoder")},
+       {"encoder_tokens_per_s_per_gpu", nullable("number", "")},
+       {"decoder_tokens_per_s_per_gpu", nullable("number", "")},
+       {"samples_per_s", nullable("number", "sequences, over all GPUs")},
+       {"tflops_per_gpu", or_null(std::move(tflops))},
+       {"mfu", nullable("number", "model FLOP/s over peak")},
+       {"hfu", nullable("number", "hardware FLOP/s over peak")},
+       {"peak_tflops", or_null(object({{"value", type("number", "dense, data sheet")},
+                                       {"dtype", type("string", "of the matrix products")}}))},
+       {"slowest_rank", nullable("integer", "whose breakdown and communication are shown")},
+       {"breakdown_s", or_null(named_numbers<Spent>(spent_kinds, "number", "exhaustive: sums to the step"))},
+       {"phases_s", nullable("object", "forward, backward, optimizer on the default stream")},
+       {"communication", or_null(object(std::move(communication)))},
+       {"memory_bytes", object({{"capacity", type("integer", "as CUDA reports it")},
+                                {"outside_allocator", type("integer", "CUDA context, NCCL")},
+                                {"peak_allocated", type("integer", "owned by live tensors")},
+                                {"peak_active", type("integer", "and freed, but in use by a stream")},
+                                {"peak_reserved", type("integer", "obtained from CUDA")},
+                                {"rank", type("integer", "with the highest reserved peak")},
+                                {"alloc_retries", type("integer", "over all simulated steps")}})},
+       {"memory_at_peak", named_numbers<Category>(categories, "integer", "sums to peak_allocated")},
+       {"oom", or_null(std::move(oom))},
+       {"scenario", scenario_values()},
+       {"engine", object({{"events", type("integer", "state changes popped")},
+                          {"allocator_calls", type("integer", "")},
+                          {"wall_s", type("number", "real time of the simulation")},
+                          {"ranks", type("integer", "of the job")},
+                          {"rank_classes", type("integer", "ranks simulated")}})}},
+      "One training step of one scenario.");
+}
+
+Json sweep_schema() {
+  return object({{"schema", {{"const", "shardsim.sweep/1"}}},
+                 {"tool_version", type("string", "")},
+                 {"git", type("string", "")},
+                 {"axes", {{"type", "array"}, {"items", {{"type", "string"}}}}},
+                 {"scaling", nullable("string", "weak or strong, when cluster.gpus is an axis")},
+                 {"rows",
+                  {{"type", "array"},
+                   {"items", object({{"point", {{"type", "array"}, {"items", {{"type", "string"}}}}},
+                                     {"run", or_null(run_schema())},
+                                     {"error", nullable("string", "why the combination is illegal")}})}}}},
+                "The product of a scenario's axes, in the order of the file.");
+}
+
+Json check_schema() {
+  return object({{"schema", {{"const", "shardsim.check/1"}}},
+                 {"tool_version", type("string", "")},
+                 {"git", type("string", "")},
+                 {"scenario", scenario_values()}},
+                "A resolved scenario.");
+}
+
+struct Entry {
+  std::string_view command;
+  Json (*make)();
+};
+constexpr Entry table[] = {{"check", check_schema}, {"run", run_schema}, {"sweep", sweep_schema}};
+
+}  // namespace
+
+std::string schema(std::string_view command) {
+  for (const Entry& entry : table)
+    if (entry.command == command) {
+      Json j = {{"$schema", "http://json-schema.org/draft-07/schema#"},
+                {"title", fmt::format("shardsim {}", command)}};
+      j.update(entry.make());
+      return j.dump(2) + "\n";
+    }
+  return "";
+}
+
+std::vector<std::string> schema_commands() {
+  std::vector<std::string> commands;
+  for (const Entry& entry : table) commands.emplace_back(entry.command);
+  return commands;
+}
+
+}  // namespace shardsim

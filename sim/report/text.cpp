@@ -1,0 +1,200 @@
+#include "sim/report/text.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "sim/report/table.h"
+
+namespace shardsim {
+namespace {
+
+std::string with_commas(std::int64_t n) {
+  std::string digits = fmt::format("{}", n);
+  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(digits.size()) - 3; i > (n < 0 ? 1 : 0); i -= 3)
+    digits.insert(static_cast<std::size_t>(i), ",");
+  return digits;
+}
+std::string rounded(double x) { return with_commas(std::llround(x)); }
+std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
+std::string tflops(FlopRate rate) { return fmt::format("{:.1f}", rate.count * 1e-12); }
+std::string gib_text(Bytes b) { return fmt::format("{:.2f}", gib(b)); }
+
+std::string seconds_text(Time t) {
+  const double s = seconds(t);
+  return s >= 10    ? fmt::format("{:.2f} s", s)
+         : s >= 0.1 ? fmt::format("{:.3f} s", s)
+                    : fmt::format("{:.3f} ms", s * 1e3);
+}
+
+std::string with_spaces(std::string_view name) {
+  std::string text(name);
+  for (char& c : text)
+    if (c == '_') c = ' ';
+  return text;
+}
+
+std::string oom_place(const OutOfMemory& oom) {
+  return fmt::format("{}{}", oom.step == 0 ? "" : fmt::format("step {}, ", oom.step), oom.phase);
+}
+
+std::string range(const std::vector<Time>& steps) {
+  const auto [low, high] = std::minmax_element(steps.begin(), steps.end());
+  return fmt::format("; they vary from {} to {}", seconds_text(*low), seconds_text(*high));
+}
+
+void speed(std::string& out, const RunRecord& run) {
+  const Result& r = run.result;
+  const Throughput& t = r.throughput;
+  out +=
+      fmt::format("  status           ok ({} after {} steps)\n", r.steady ? "steady" : "not steady", r.steps);
+  out += fmt::format("  step time        {}{}\n", seconds_text(r.step_time),
+                     r.steady ? "" : " (the last one" + range(r.step_times) + ")");
+  out += fmt::format("  model TFLOPS     {} per GPU: MFU {} of {} {}\n", tflops(t.model),
+                     percent(ratio(t.model, t.peak)), tflops(t.peak), t.peak_dtype);
+  out += fmt::format("  hardware TFLOPS  {} per GPU: HFU {}\n", tflops(t.hardware),
+                     percent(ratio(t.hardware, t.peak)));
+  const std::string split =
+      run.encoder_decoder ? fmt::format(" ({} encoder + {} decoder)", rounded(t.encoder_tokens_per_s_per_gpu),
+                                        rounded(t.decoder_tokens_per_s_per_gpu))
+                          : "";
+  out += fmt::format("  tokens/s         {} per GPU{}\n", rounded(t.tokens_per_s_per_gpu), split);
+}
+
+void batch(std::string& out, const RunRecord& run) {
+  out += fmt::format("  global batch     {} sequences, {} tokens\n", with_commas(run.global_batch),
+                     with_commas(run.global_batch_tokens));
+}
+
+void breakdown(std::string& out, const Result& r) {
+  Table table{{"where the step goes", "s", "%"}, {}};
+  for (int k = 0; k < spent_kinds; ++k) {
+    const Time t = r.breakdown[static_cast<std::size_t>(k)];
+    if (t.count == 0) continue;
+    table.rows.push_back({with_spaces(name(static_cast<Spent>(k))), fmt::format("{:.4f}", seconds(t)),
+                          fmt::format("{:.1f}", 100 * ratio(t, r.step_time))});
+  }
+  out += "\n" + to_text(table);
+  Table phases{{"phase", "s", "%"}, {}};
+  for (const Phase& p : r.phases)
+    phases.rows.push_back({p.name, fmt::format("{:.4f}", seconds(p.time)),
+                           fmt::format("{:.1f}", 100 * ratio(p.time, r.step_time))});
+  out += "\n" + to_text(phases);
+}
+
+void communication(std::string& out, const Result& r) {
+  Table table{{"communication", "calls", "GB", "busy s", "exposed s", "bus GB/s"}, {}};
+  for (int k = 0; k < collective_kinds; ++k) {
+    const Communication& c = r.communication[static_cast<std::size_t>(k)];
+    if (c.count == 0) continue;
+    table.rows.push_back({with_spaces(name(static_cast<CollectiveKind>(k))), with_commas(c.count),
+                          fmt::format("{:.3f}", static_cast<double>(c.bytes.count) * 1e-9),
+                          fmt::format("{:.4f}", seconds(c.busy)), fmt::format("{:.4f}", seconds(c.exposed)),
+                          fmt::format("{:.1f}", static_cast<double>(c.wire.count) * 1e-9 / seconds(c.busy))});
+  }
+  if (!table.rows.empty()) out += "\n" + to_text(table);
+}
+
+void memory(std::string& out, const Memory& m) {
+  Table table{{"memory of a GPU", "GiB"}, {}};
+  for (int c = 0; c < categories; ++c)
+    if (m.at_peak[static_cast<std::size_t>(c)].count > 0)
+      table.rows.push_back({"  " + with_spaces(name(static_cast<Category>(c))),
+                            gib_text(m.at_peak[static_cast<std::size_t>(c)])});
+  table.rows.insert(table.rows.end(),
+                    {{"peak allocated (sum of the above)", gib_text(m.peak_allocated)},
+                     {"peak active (and freed, but in use by a stream)", gib_text(m.peak_active)},
+                     {"peak reserved (by the allocator)", gib_text(m.peak_reserved)},
+                     {"outside the allocator (CUDA context, NCCL)", gib_text(m.outside_allocator)},
+                     {"capacity", gib_text(m.capacity)}});
+  out += "\n" + to_text(table);
+  if (m.alloc_retries > 0) out += fmt::format("allocator retries: {}\n", m.alloc_retries);
+}
+
+void out_of_memory(std::string& out, const RunRecord& run) {
+  const OutOfMemory& oom = *run.result.oom;
+  out += "  status           OUT OF MEMORY\n";
+  out += fmt::format("  where            {}\n", oom_place(oom));
+  out += fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB from CUDA, {} GiB free\n",
+                     oom.tensor, with_spaces(name(oom.category)), gib_text(oom.requested),
+                     gib_text(oom.segment), gib_text(oom.free));
+  out += fmt::format("  fragmented       {} GiB cached in segments that cannot be returned\n",
+                     gib_text(oom.fragmented));
+  batch(out, run);
+  Table live{{"allocated at that moment", "GiB"}, {}};
+  for (int c = 0; c < categories; ++c)
+    if (oom.live[static_cast<std::size_t>(c)].count > 0)
+      live.rows.push_back(
+          {with_spaces(name(static_cast<Category>(c))), gib_text(oom.live[static_cast<std::size_t>(c)])});
+  out += "\n" + to_text(live);
+  Table largest{{"largest tensors", "category", "GiB"}, {}};
+  for (const OutOfMemory::Live& l : oom.largest_live)
+    largest.rows.push_back({l.tensor, with_spaces(name(l.category)), gib_text(l.bytes)});
+  out += "\n" + to_text(largest);
+  memory(out, run.result.memory);
+}
+
+std::vector<std::string> sweep_cells(const SweepRow& row) {
+  std::vector<std::string> cells = row.point;
+  if (!row.run) {
+    cells.insert(cells.end(), {"illegal", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-", row.error});
+    return cells;
+  }
+  const RunRecord& run = *row.run;
+  const Result& r = run.result;
+  const Throughput& t = r.throughput;
+  const bool oom = r.out_of_memory();
+  const auto unless_oom = [&](std::string text) { return oom ? "-" : std::move(text); };
+  cells.insert(
+      cells.end(),
+      {oom        ? "oom"
+       : r.steady ? "ok"
+                  : "not steady",
+       unless_oom(fmt::format("{:.4f}", seconds(r.step_time))), unless_oom(tflops(t.model)),
+       unless_oom(tflops(t.hardware)), unless_oom(rounded(t.tokens_per_s_per_gpu)),
+       gib_text(r.memory.peak_allocated), gib_text(r.memory.peak_active), gib_text(r.memory.peak_reserved),
+       fmt::format("{}", r.memory.alloc_retries), with_commas(run.global_batch),
+       with_commas(run.global_batch_tokens),
+       oom ? fmt::format("{}: {} ({} GiB)", oom_place(*r.oom), r.oom->tensor, gib_text(r.oom->requested))
+           : ""});
+  return cells;
+}
+
+}  // namespace
+
+std::string to_text(const RunRecord& run) {
+  std::string out = title(run) + "\n";
+  if (run.result.out_of_memory()) {
+    out_of_memory(out, run);
+    return out;
+  }
+  speed(out, run);
+  batch(out, run);
+  breakdown(out, run.result);
+  communication(out, run.result);
+  memory(out, run.result.memory);
+  return out;
+}
+
+std::string to_text(const SweepResult& sweep) {
+  Table table;
+  for (const std::string& axis : sweep.axes) table.header.push_back(axis.substr(axis.rfind('.') + 1));
+  for (const char* column :
+       {"status", "step s", "model TFLOPS", "hardware TFLOPS", "tokens/s/GPU", "peak allocated GiB",
+        "active GiB", "reserved GiB", "retries", "global batch", "batch tokens", "note"})
+    table.header.emplace_back(column);
+  for (const SweepRow& row : sweep.rows) table.rows.push_back(sweep_cells(row));
+  std::string out = to_text(table);
+  if (sweep.scaling == "weak")
+    out += "weak scaling: the work per GPU is fixed, the global batch grows with the GPUs\n";
+  if (sweep.scaling == "strong") out += "strong scaling: the global batch is fixed\n";
+  return out;
+}
+
+std::string values_text(const std::vector<RecordedValue>& values) {
+  Table table{{"key", "value", "origin"}, {}};
+  for (const RecordedValue& v : values) table.rows.push_back({v.key, to_string(v.value), v.origin});
+  return to_text(table);
+}
+
+}  // namespace shardsim

@@ -1,0 +1,17 @@
+// Results as text for a terminal: memory in GiB, bandwidth in GB/s (10^9), TFLOPS per GPU.
+#pragma once
+
+#include <string>
+
+#include "sim/result/record.h"
+#include "sim/study/sweep.h"
+
+namespace shardsim {
+
+std::string to_text(const RunRecord& run);
+std::string to_text(const SweepResult& sweep);
+
+// Every value of a scenario with its origin.
+std::string values_text(const std::vector<RecordedValue>& values);
+
+}  // namespace shardsim

@@ -1,0 +1,102 @@
+#include "sim/study/sweep.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace shardsim {
+namespace {
+
+using Combination = std::vector<std::size_t>;  // a point per axis
+
+Settings settings_of(const ScenarioFile& scenario, const Combination& combination) {
+  Settings settings = scenario.settings;
+  for (std::size_t a = 0; a < combination.size(); ++a) {
+    const SweepAxis::Point& point = scenario.axes[a].points[combination[a]];
+    for (const auto& [key, value] : point.sets)
+      settings.set(key, value, {Origin::Kind::sweep, point.place, {}});
+  }
+  return settings;
+}
+
+bool skipped(const Settings& settings, const std::vector<SkipRule>& rules) {
+  return std::any_of(rules.begin(), rules.end(), [&](const SkipRule& rule) {
+    return std::all_of(rule.when.begin(), rule.when.end(), [&](const auto& condition) {
+      const Setting* setting = settings.find(condition.first);
+      return setting != nullptr && std::find(condition.second.begin(), condition.second.end(),
+                                             setting->value) != condition.second.end();
+    });
+  });
+}
+
+constexpr std::size_t combinations_max = 100'000;
+
+std::vector<Combination> combinations(const ScenarioFile& scenario) {
+  std::size_t product = 1;
+  for (const SweepAxis& axis : scenario.axes) {
+    product *= axis.points.size();  // both factors are below 1e5 here
+    if (product > combinations_max)
+      throw InputError(axis.place, fmt::format("the sweep has more than {} combinations", combinations_max));
+  }
+  std::vector<Combination> result;
+  Combination current(scenario.axes.size(), 0);
+  for (;;) {
+    if (!skipped(settings_of(scenario, current), scenario.skips)) result.push_back(current);
+    std::size_t a = current.size();
+    while (a > 0 && ++current[a - 1] == scenario.axes[a - 1].points.size()) current[--a] = 0;
+    if (a == 0) return result;
+  }
+}
+
+std::string scaling(const ScenarioFile& scenario) {
+  const bool over_gpus = std::any_of(scenario.axes.begin(), scenario.axes.end(),
+                                     [](const SweepAxis& a) { return a.key == "cluster.gpus"; });
+  if (!over_gpus) return "";
+  const bool fixed_global =
+      scenario.settings.has("training.global_batch") || scenario.settings.has("training.global_batch_tokens");
+  return fixed_global ? "strong" : "weak";
+}
+
+}  // namespace
+
+std::size_t sweep_size(const ScenarioFile& scenario) { return combinations(scenario).size(); }
+
+SweepSample first_of(const ScenarioFile& scenario) {
+  const std::vector<Combination> all = combinations(scenario);
+  if (all.empty()) throw InputError(scenario.settings.scenario, "the sweep skips every combination");
+  SweepSample sample{.settings = settings_of(scenario, all.front()), .label = {}, .runs = all.size()};
+  for (const SweepAxis& axis : scenario.axes)
+    sample.label += (sample.label.empty() ? "" : ", ") + axis.key + " = " +
+                    axis.points[all.front()[static_cast<std::size_t>(&axis - scenario.axes.data())]].label;
+  return sample;
+}
+
+SweepResult sweep(const ScenarioFile& scenario, const Library& library, const RunOptions& options,
+                  const std::function<void(std::size_t, std::size_t, const std::string&)>& progress) {
+  SweepResult result;
+  for (const SweepAxis& axis : scenario.axes) result.axes.push_back(axis.key);
+  result.scaling = scaling(scenario);
+  const std::vector<Combination> all = combinations(scenario);
+  for (const Combination& combination : all) {
+    SweepRow row;
+    std::string label;
+    for (std::size_t a = 0; a < combination.size(); ++a) {
+      row.point.push_back(scenario.axes[a].points[combination[a]].label);
+      label += (label.empty() ? "" : ", ") + row.point.back();
+    }
+    progress(result.rows.size() + 1, all.size(), label);
+    try {
+      row.run = run(resolve(settings_of(scenario, combination), library), options);
+    } catch (const InputError& error) {
+      row.error = error.what();
+    }
+    result.rows.push_back(std::move(row));
+  }
+  const auto failed = [](const SweepRow& row) { return !row.run; };
+  if (std::all_of(result.rows.begin(), result.rows.end(), failed))
+    throw InputError({},
+                     result.rows.empty() ? "the sweep skips every combination" : result.rows.front().error);
+  return result;
+}
+
+}  // namespace shardsim

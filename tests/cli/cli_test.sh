@@ -1,0 +1,97 @@
+#!/bin/bash
+# Does the command line do what its help says: outputs, exit codes, files whole or not at all?
+#   usage: cli_test.sh path/to/shardsim path/to/source
+set -u
+shardsim=$1
+source=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+
+# expect CODE 'text in stdout or stderr' command...
+expect() {
+  local code=$1 text=$2
+  shift 2
+  "$@" >out 2>err
+  local got=$?
+  if [ $got -ne "$code" ]; then
+    echo "FAILED: $* exits with $got, not $code"; cat err; failures=$((failures + 1))
+  elif [ -n "$text" ] && ! grep -qF -- "$text" out err; then
+    echo "FAILED: $* does not say: $text"; head -5 out err; failures=$((failures + 1))
+  fi
+}
+check() {
+  if ! eval "$1"; then echo "FAILED: $1"; failures=$((failures + 1)); fi
+}
+
+expect 0 'shardsim run --model t5-11b' "$shardsim"
+expect 0 'simulate one scenario' "$shardsim" --help
+expect 0 'shardsim 0.1.0' "$shardsim" --version
+small=(--model t5-small --topology a100-80gb-roce-2000 --gpus 16 --strategy fsdp --micro-batch 2)
+expect 0 'model TFLOPS' "$shardsim" run "${small[@]}"
+expect 0 '"schema": "shardsim.run/1"' "$shardsim" run "${small[@]}" --format json
+expect 0 'simulated.step_time_s' "$shardsim" run "${small[@]}" --format csv
+expect 0 'OUT OF MEMORY' "$shardsim" run --model t5-11b --topology a100-80gb-roce-2000 --gpus 512 --strategy ddp
+expect 3 'OUT OF MEMORY' "$shardsim" run --model t5-11b --topology a100-80gb-roce-2000 --gpus 512 --strategy ddp --fail-on-oom
+expect 0 'default: full sharding' "$shardsim" check "${small[@]}"
+expect 0 '"schema": "shardsim.check/1"' "$shardsim" check "${small[@]}" --format json
+expect 0 'first of 24 runs of the sweep' "$shardsim" check fsdp-paper/model-scale
+expect 0 'hardware TFLOPS' "$shardsim" sweep fsdp-paper/rate-limiter
+expect 0 'weak scaling' "$shardsim" sweep fsdp-paper/rate-limiter
+expect 0 'a100-80gb-roce-2000' "$shardsim" show topologies
+expect 0 't5-2.28b' "$shardsim" show models
+expect 0 'eager-2022' "$shardsim" show stacks
+expect 0 'fsdp-paper/model-scale' "$shardsim" show scenarios
+expect 0 'nvswitch' "$shardsim" show topology dgx-a100-80gb
+expect 0 '11307321344' "$shardsim" show model t5-11b
+expect 0 '"$schema"' "$shardsim" schema run
+
+# Folding changes nothing but the engine's statistics.
+strip() { grep -vE '"(events|allocator_calls|wall_s|rank_classes)"'; }
+"$shardsim" run "${small[@]}" --format json | strip >folded
+"$shardsim" run "${small[@]}" --format json --no-fold | strip >unfolded
+check 'cmp -s folded unfolded'
+
+# Files appear whole or not at all.
+expect 0 '' "$shardsim" run "${small[@]}" --format json -o result.json
+check 'grep -q shardsim.run/1 result.json'
+check '[ "$(ls | grep -c tmp)" -eq 0 ]'
+expect 2 'cannot be written' "$shardsim" run "${small[@]}" -o /nonexistent/folder/x.json
+expect 0 '' "$shardsim" show topology dgx1-v100-32gb --graphviz graph.dot
+check 'grep -q "graph" graph.dot'
+check 'command -v dot >/dev/null && dot -Tsvg graph.dot >graph.svg || ! command -v dot >/dev/null'
+
+# Bad input: one line on standard error, nothing on standard output, exit code 2.
+bad() {
+  local text=$1
+  shift
+  expect 2 "$text" "$@"
+  check '[ ! -s out ]'
+  check '[ "$(wc -l <err)" -eq 1 ]'
+}
+bad 'unknown model "t5-12b"; did you mean "t5-11b"?' "$shardsim" run --model t5-12b --topology single-gpu
+bad 'cluster.gpus is 0' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 0
+bad 'training.micro_batch is -1' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 8 --micro-batch=-1
+bad 'training.dropout is nan' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 8 --set training.dropout=nan
+bad 'the scenario needs a "model"' "$shardsim" run
+bad 'is a sweep of 24 runs; use `shardsim sweep' "$shardsim" run fsdp-paper/model-scale
+bad 'no scenario of that name; did you mean "fsdp-paper/memory"?' "$shardsim" sweep fsdp-paper/memry
+bad 'The following argument was not expected: --modle' "$shardsim" run --modle gpt2
+bad 'not in {table,json,csv}' "$shardsim" run "${small[@]}" --format xml
+bad 'is a directory, not a file' "$shardsim" run .
+: >empty.toml
+bad 'empty.toml:1:1: is empty' "$shardsim" run empty.toml
+printf 'model = "gpt2"\ntopology = "single-gpu"\n[trainng]\n' >typo.toml
+printf 'model = "gpt2"\ntopology = "single-gpu"\n[training]\nmicro_batc = 2\n' >typo.toml
+bad 'typo.toml:4:14: unknown key "micro_batc" in [training]; did you mean "micro_batch"?' "$shardsim" check typo.toml
+truncate -s 100M large.toml
+bad 'has 100 MiB' "$shardsim" run large.toml
+
+# The user's own files win over those that came with the program.
+mkdir models
+sed 's/^layers = 12/layers = 2/' "$source/models/gpt2.toml" >models/gpt2.toml
+expect 0 'layers          2' "$shardsim" show model gpt2
+
+[ $failures -eq 0 ] && echo "all command-line tests passed"
+exit $((failures > 0))

@@ -1,0 +1,153 @@
+// Do the reports say what the results hold, in the promised format?
+#include <sstream>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validator.hpp>
+
+#include "sim/report/csv.h"
+#include "sim/report/json.h"
+#include "sim/report/table.h"
+#include "sim/report/text.h"
+
+#include "tests/support/hardware.h"
+
+namespace shardsim {
+namespace {
+
+using nlohmann::json;
+
+RunRecord run_of(const std::vector<std::string>& sets) {
+  Settings settings;
+  settings.scenario = {"test"};
+  for (const std::string& set : sets) assign(settings, set);
+  return run(resolve(settings, test_library()));
+}
+const RunRecord& small_run() {
+  static const RunRecord record =
+      run_of({"model=t5-small", "topology=a100-80gb-roce-1600", "cluster.gpus=16", "training.micro_batch=4"});
+  return record;
+}
+const RunRecord& oom_run() {
+  static const RunRecord record =
+      run_of({"model=t5-11b", "topology=dgx-a100-40gb", "cluster.gpus=8", "strategy.kind=ddp"});
+  return record;
+}
+SweepResult small_sweep() {
+  const ScenarioFile scenario = read_scenario_text(
+      "model = \"gpt2\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = 8\n[training]\nsequence_length = "
+      "64\n"
+      "[sweep]\n\"strategy.sharding_factor\" = [1, 3, 8]\n",
+      "sweep.toml");
+  return sweep(scenario, test_library(), {}, [](std::size_t, std::size_t, const std::string&) {});
+}
+
+// "" or the first violation of the schema.
+std::string violation(const std::string& document, const std::string& command) {
+  const json schema_json = json::parse(schema(command)), instance = json::parse(document);
+  valijson::Schema parsed;
+  valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(schema_json), parsed);
+  valijson::ValidationResults results;
+  valijson::Validator validator;
+  if (validator.validate(parsed, valijson::adapters::NlohmannJsonAdapter(instance), &results)) return "";
+  valijson::ValidationResults::Error error;
+  results.popError(error);
+  std::string where;
+  for (const std::string& step : error.context) where += step;
+  return where + ": " + error.description;
+}
+
+TEST_CASE("every JSON output satisfies its published schema") {
+  const Tool tool{"0.1.0", "abc"};
+  CHECK(violation(to_json(small_run(), tool), "run") == "");
+  CHECK(violation(to_json(oom_run(), tool), "run") == "");
+  CHECK(violation(to_json(small_sweep(), tool), "sweep") == "");
+  CHECK(violation(to_json(small_run().values, tool), "check") == "");
+  CHECK(violation("{}", "run") != "");  // the schema has teeth
+  CHECK(schema("no such command").empty());
+}
+
+TEST_CASE("the JSON of a run holds the result's numbers, and its parts sum") {
+  const json j = json::parse(to_json(small_run(), {"0.1.0", "abc"}));
+  CHECK(j["schema"] == "shardsim.run/1");
+  CHECK(j["status"] == "ok");
+  CHECK(j["oom"].is_null());
+  double total = 0;
+  for (const auto& part : j["breakdown_s"]) total += part.get<double>();
+  CHECK(total == doctest::Approx(j["step_time_s"].get<double>()));
+  std::int64_t bytes = 0;
+  for (const auto& part : j["memory_at_peak"]) bytes += part.get<std::int64_t>();
+  CHECK(bytes == j["memory_bytes"]["peak_allocated"]);
+  CHECK(j["mfu"].get<double>() == doctest::Approx(j["tflops_per_gpu"]["model"].get<double>() / 312));
+  CHECK(j["tokens_per_s_per_gpu"].get<double>() ==
+        doctest::Approx(j["encoder_tokens_per_s_per_gpu"].get<double>() +
+                        j["decoder_tokens_per_s_per_gpu"].get<double>()));
+  CHECK(j["samples_per_s"].get<double>() == doctest::Approx(64 / j["step_time_s"].get<double>()));
+  CHECK(j["scenario"]["cluster.gpus"]["value"] == 16);
+  CHECK(j["scenario"]["cluster.gpus"]["origin"] == "--set cluster.gpus=16");
+  CHECK(j["engine"]["rank_classes"] == 1);
+}
+
+TEST_CASE("running out of memory is an answer with its evidence") {
+  const json j = json::parse(to_json(oom_run(), {"0.1.0", "abc"}));
+  CHECK(j["status"] == "oom");
+  CHECK(j["step_time_s"].is_null());
+  CHECK(j["oom"]["phase"] == "init");
+  CHECK(j["oom"]["requested_bytes"].get<std::int64_t>() > j["oom"]["free_bytes"].get<std::int64_t>());
+  CHECK(j["oom"]["largest_live"].size() > 0);
+  const std::string text = to_text(oom_run());
+  CHECK(text.find("OUT OF MEMORY") != std::string::npos);
+  CHECK(text.find("largest tensors") != std::string::npos);
+}
+
+TEST_CASE("the text of a run names its units") {
+  const std::string text = to_text(small_run());
+  for (const char* part : {"t5-small on 16 x a100-sxm-80gb", "model TFLOPS", "hardware TFLOPS", "MFU", "GiB",
+                           "bus GB/s", "tokens/s", "global batch     64 sequences"})
+    CHECK_MESSAGE(text.find(part) != std::string::npos, part);
+  for (std::size_t at = text.find("TFLOPS"); at != std::string::npos; at = text.find("TFLOPS", at + 1)) {
+    const std::string before = text.substr(0, at);
+    CHECK((before.ends_with("model ") || before.ends_with("hardware ")));  // never plain TFLOPS
+  }
+}
+
+TEST_CASE("tables align numbers right and words left") {
+  CHECK(to_text(Table{{"name", "n"}, {{"a", "1"}, {"longer", "1,000"}}}) ==
+        "name        n\n"
+        "------  -----\n"
+        "a           1\n"
+        "longer  1,000\n");
+}
+
+TEST_CASE("a sweep's table has a row per combination, illegal ones with their reason") {
+  const std::string text = to_text(small_sweep());
+  CHECK(text.find("illegal") != std::string::npos);
+  CHECK(text.find("a sharding factor of 3 does not divide 8 GPUs") != std::string::npos);
+}
+
+TEST_CASE("CSV has one header, a cell per column, and quotes what needs it") {
+  const std::string csv = to_csv(small_sweep());
+  std::istringstream lines(csv);
+  std::string line;
+  std::vector<std::size_t> commas;
+  while (std::getline(lines, line)) {
+    std::size_t count = 0;
+    bool quoted = false;
+    for (const char c : line) {
+      if (c == '"') quoted = !quoted;
+      if (c == ',' && !quoted) ++count;
+    }
+    commas.push_back(count);
+  }
+  REQUIRE(commas.size() == 4);
+  for (const std::size_t c : commas) CHECK(c == commas.front());
+  CHECK(csv.starts_with("model,model.name,"));
+  CHECK(csv.find("simulated.tokens_per_s_per_gpu") != std::string::npos);
+  CHECK(to_csv(oom_run()).find("oom,0,") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace shardsim

@@ -1,0 +1,318 @@
+// The command line: words in, text out. Everything it does is a call into sim/.
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "sim/report/csv.h"
+#include "sim/report/json.h"
+#include "sim/report/text.h"
+#include "sim/scenario/scenario.h"
+#include "sim/study/sweep.h"
+
+#include "tools/show.h"
+#include "version.h"
+
+namespace shardsim {
+namespace {
+
+namespace fs = std::filesystem;
+
+enum ExitCode { done = 0, internal_error = 1, bad_input = 2, out_of_memory = 3 };
+
+const Tool tool{version, commit};
+
+// --- files ------------------------------------------------------------------------------------------------
+
+bool holds_data(const fs::path& folder) {
+  std::error_code error;
+  return fs::is_directory(folder / "models", error) && fs::is_directory(folder / "topologies", error);
+}
+
+// The user's folder first, then $SHARDSIM_DATA, then what was installed with the program or lies above it in
+// the source tree.
+Library make_library() {
+  std::vector<std::string> roots{"."};
+  if (const char* data = std::getenv("SHARDSIM_DATA")) roots.emplace_back(data);
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
+  if (const fs::path installed = program / ".." / "share" / "shardsim"; holds_data(installed)) {
+    roots.push_back(installed.lexically_normal().string());
+  } else {
+    for (fs::path folder = program; folder.has_relative_path(); folder = folder.parent_path())
+      if (holds_data(folder)) {
+        roots.push_back(folder.string());
+        break;
+      }
+  }
+  return Library(roots);
+}
+
+// A path, or a name under scenarios/ such as "fsdp-paper/model-scale".
+std::string find_scenario(const Library& library, const std::string& given) {
+  std::error_code error;
+  if (fs::exists(given, error)) return given;
+  if (const std::string found = library.find_scenario(given); !found.empty()) return found;
+  throw InputError({given}, "cannot be read: no such file, and no scenario of that name" +
+                                suggestion(given, library.scenario_names()));
+}
+
+// Whole or not at all: written beside the target, then renamed.
+void write_file(const std::string& path, const std::string& text) {
+  const std::string temporary = path + ".tmp" + std::to_string(getpid());
+  std::error_code error;
+  {
+    std::ofstream file(temporary, std::ios::binary);
+    file << text;
+    file.close();
+    if (!file) {
+      fs::remove(temporary, error);
+      throw InputError({path}, "cannot be written");
+    }
+  }
+  fs::rename(temporary, path, error);
+  if (!error) return;
+  const std::string why = error.message();
+  fs::remove(temporary, error);
+  throw InputError({path}, "cannot be written: " + why);
+}
+
+void print(const std::string& text, const std::string& output) {
+  if (!output.empty() && output != "-") {
+    write_file(output, text);
+    return;
+  }
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    throw InputError({"standard output"}, "cannot be written");
+}
+
+// --- options ----------------------------------------------------------------------------------------------
+
+// Options that stand for a key of the scenario.
+struct Shorthand {
+  const char *option, *key, *help;
+};
+constexpr Shorthand shorthands[] = {
+    {"--model", "model", "a name in models/ or a path"},
+    {"--topology", "topology", "a name in topologies/ or a path"},
+    {"--gpus", "cluster.gpus", "GPUs of the job"},
+    {"--strategy", "strategy.kind", "ddp or fsdp"},
+    {"--sharding-factor", "strategy.sharding_factor", "ranks that share one copy of the model"},
+    {"--micro-batch", "training.micro_batch", "sequences per GPU and micro-step"},
+    {"--global-batch", "training.global_batch", "sequences per step over all GPUs"},
+    {"--sequence-length", "training.sequence_length", "tokens"},
+    {"--precision", "training.precision", "fp32, tf32, fp16-mixed or bf16-mixed"},
+    {"--checkpointing", "training.activation_checkpointing", "none or full"},
+    {"--stack", "training.stack", "a name in topologies/stacks or a path"},
+};
+
+struct Options {
+  std::string scenario, format, output;
+  std::vector<std::string> sets;
+  std::vector<std::string> short_values = std::vector<std::string>(std::size(shorthands));
+  bool quiet = false, no_fold = false, fail_on_oom = false;
+  std::string kind, name, graphviz;
+};
+
+void add_output_options(CLI::App& app, Options& o, bool csv) {
+  std::vector<std::string> formats{"table", "json"};
+  if (csv) formats.emplace_back("csv");
+  app.add_option("--format", o.format,
+                 "table (default on a terminal), json" + std::string(csv ? " or csv" : ""))
+      ->check(CLI::IsMember(formats));
+  app.add_option("-o,--output", o.output, "write to a file instead of standard output");
+  app.add_flag("-q,--quiet", o.quiet, "no progress on standard error");
+}
+
+void add_scenario_options(CLI::App& app, Options& o) {
+  app.add_option("scenario", o.scenario, "a scenario file, or a name in scenarios/");
+  for (std::size_t i = 0; i < std::size(shorthands); ++i)
+    app.add_option(shorthands[i].option, o.short_values[i],
+                   std::string(shorthands[i].help) + " (" + shorthands[i].key + ")");
+  app.add_option("--set", o.sets, "key=value: any key of the scenario")->take_all()->allow_extra_args(false);
+}
+
+ScenarioFile read(const Options& o, const Library& library) {
+  ScenarioFile scenario;
+  if (!o.scenario.empty())
+    scenario = read_scenario(find_scenario(library, o.scenario));
+  else
+    scenario.settings.scenario = {"the command line"};
+  for (std::size_t i = 0; i < std::size(shorthands); ++i)
+    if (!o.short_values[i].empty())
+      assign(scenario.settings, shorthands[i].key, o.short_values[i], shorthands[i].option);
+  for (const std::string& set : o.sets) assign(scenario.settings, set);
+  return scenario;
+}
+
+std::string format_of(const Options& o) { return o.format.empty() ? "table" : o.format; }
+
+// --- commands ---------------------------------------------------------------------------------------------
+
+int run_command(const Options& o, const Library& library) {
+  const ScenarioFile scenario = read(o, library);
+  if (!scenario.axes.empty())
+    throw InputError(
+        scenario.axes.front().place,
+        fmt::format(
+            "this scenario is a sweep of {} runs; use `shardsim sweep {}`, or pin its axes with --set "
+            "and remove [sweep]",
+            sweep_size(scenario), o.scenario));
+  const RunRecord record = run(resolve(scenario.settings, library), {.fold = !o.no_fold});
+  const std::string format = format_of(o);
+  print(format == "json"  ? to_json(record, tool)
+        : format == "csv" ? to_csv(record)
+                          : to_text(record),
+        o.output);
+  return o.fail_on_oom && record.result.out_of_memory() ? out_of_memory : done;
+}
+
+int sweep_command(const Options& o, const Library& library) {
+  const ScenarioFile scenario = read(o, library);
+  const bool progress = !o.quiet && isatty(STDERR_FILENO) != 0;
+  const SweepResult result =
+      sweep(scenario, library, {.fold = !o.no_fold},
+            [&](std::size_t i, std::size_t total, const std::string& label) {
+              if (progress)
+                std::fputs(fmt::format("\r\033[K[{}/{}] {}", i, total, label.substr(0, 60)).c_str(), stderr);
+            });
+  if (progress) std::fputs("\r\033[K", stderr);
+  const std::string format = format_of(o);
+  print(format == "json"  ? to_json(result, tool)
+        : format == "csv" ? to_csv(result)
+                          : to_text(result),
+        o.output);
+  const bool oom = std::any_of(result.rows.begin(), result.rows.end(),
+                               [](const SweepRow& r) { return r.run && r.run->result.out_of_memory(); });
+  return o.fail_on_oom && oom ? out_of_memory : done;
+}
+
+int check_command(const Options& o, const Library& library) {
+  const ScenarioFile scenario = read(o, library);
+  const SweepSample sample = first_of(scenario);
+  const Scenario resolved = resolve(sample.settings, library);
+  if (format_of(o) == "json") {
+    print(to_json(resolved.values, tool), o.output);
+    return done;
+  }
+  std::string text = values_text(resolved.values);
+  if (!scenario.axes.empty())
+    text += fmt::format("first of {} runs of the sweep: {}\n", sample.runs, sample.label);
+  print(text, o.output);
+  return done;
+}
+
+int show_command(const Options& o, const Library& library) {
+  const std::vector<std::pair<std::string, std::string>> lists = {{"models", "models"},
+                                                                  {"topologies", "topologies"},
+                                                                  {"gpus", "topologies/gpus"},
+                                                                  {"stacks", "topologies/stacks"},
+                                                                  {"transports", "topologies/transports"}};
+  for (const auto& [word, kind] : lists)
+    if (o.kind == word) {
+      print(show_list(library, kind), o.output);
+      return done;
+    }
+  if (o.kind == "scenarios") {
+    std::string text;
+    for (const std::string& name : library.scenario_names()) text += name + "\n";
+    print(text, o.output);
+    return done;
+  }
+  if (o.name.empty())
+    throw InputError({"show " + o.kind},
+                     "needs a name; `shardsim show models` and `shardsim show topologies` list them");
+  if (o.kind == "model") {
+    print(show_model(library, o.name), o.output);
+    return done;
+  }
+  if (!o.graphviz.empty()) {
+    print(show_topology_graphviz(library, o.name), o.graphviz);
+    if (o.graphviz == "-") return done;
+  }
+  print(show_topology(library, o.name), o.output);
+  return done;
+}
+
+int schema_command(const Options& o) {
+  print(schema(o.name), o.output);
+  return done;
+}
+
+constexpr const char* examples =
+    R"(shardsim simulates distributed training: TFLOPS per GPU, tokens/s, memory, out-of-memory.
+
+  shardsim run --model t5-11b --topology a100-80gb-roce-2000 --gpus 512 --strategy fsdp --micro-batch 8 --checkpointing full
+  shardsim sweep fsdp-paper/model-scale
+  shardsim show topology dgx-a100-80gb
+
+`shardsim --help` lists the commands.
+)";
+
+int dispatch(int argc, char** argv) {
+  CLI::App app{"Discrete-event simulator of distributed deep-learning training"};
+  app.set_version_flag("--version", fmt::format("shardsim {} ({})", version, commit));
+  app.require_subcommand(0, 1);
+  Options o;
+  CLI::App* run = app.add_subcommand("run", "simulate one scenario");
+  CLI::App* sweep = app.add_subcommand("sweep", "simulate the product of a scenario's [sweep] axes");
+  CLI::App* check =
+      app.add_subcommand("check", "resolve a scenario, print every value with its origin, run nothing");
+  CLI::App* show = app.add_subcommand(
+      "show", "models, topologies, gpus, stacks, transports, scenarios; topology NAME; model NAME");
+  CLI::App* schema = app.add_subcommand("schema", "print the JSON Schema of a command's output");
+  for (CLI::App* command : {run, sweep}) {
+    add_scenario_options(*command, o);
+    add_output_options(*command, o, true);
+    command->add_flag("--no-fold", o.no_fold, "simulate every rank: the same result, slower");
+    command->add_flag("--fail-on-oom", o.fail_on_oom, "exit with 3 when memory runs out");
+  }
+  add_scenario_options(*check, o);
+  add_output_options(*check, o, false);
+  show->add_option("kind", o.kind, "what to show")
+      ->required()
+      ->check(CLI::IsMember(
+          {"models", "topologies", "gpus", "stacks", "transports", "scenarios", "topology", "model"}));
+  show->add_option("name", o.name, "of the topology or model");
+  show->add_option("--graphviz", o.graphviz,
+                   "write the topology's graph in Graphviz' language to a file (- for standard output)");
+  show->add_option("-o,--output", o.output, "write to a file instead of standard output");
+  schema->add_option("command", o.name, "whose output")->required()->check(CLI::IsMember(schema_commands()));
+  schema->add_option("-o,--output", o.output, "write to a file instead of standard output");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::fprintf(stderr, "shardsim: %s\n", error.what());
+    return bad_input;
+  }
+  const Library library = make_library();
+  if (run->parsed()) return run_command(o, library);
+  if (sweep->parsed()) return sweep_command(o, library);
+  if (check->parsed()) return check_command(o, library);
+  if (show->parsed()) return show_command(o, library);
+  if (schema->parsed()) return schema_command(o);
+  print(examples, "");
+  return done;
+}
+
+}  // namespace
+}  // namespace shardsim
+
+int main(int argc, char** argv) {
+  try {
+    return shardsim::dispatch(argc, argv);
+  } catch (const shardsim::InputError& error) {
+    std::fprintf(stderr, "shardsim: %s\n", error.what());
+    return shardsim::bad_input;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "shardsim: internal error: %s\n", error.what());
+    return shardsim::internal_error;
+  }
+}
