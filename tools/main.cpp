@@ -29,27 +29,13 @@ const Tool tool{version, commit};
 
 // --- files ------------------------------------------------------------------------------------------------
 
-bool holds_data(const fs::path& folder) {
-  std::error_code error;
-  return fs::is_directory(folder / "models", error) && fs::is_directory(folder / "topologies", error);
-}
-
-// The user's folder first, then $SHARDSIM_DATA, then what was installed with the program or lies above it in
-// the source tree.
+// The user's folder first, then $SHARDSIM_DATA, then what came with the program.
 Library make_library() {
   std::vector<std::string> roots{"."};
   if (const char* data = std::getenv("SHARDSIM_DATA")) roots.emplace_back(data);
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
-  if (const fs::path installed = program / ".." / "share" / "shardsim"; holds_data(installed)) {
-    roots.push_back(installed.lexically_normal().string());
-  } else {
-    for (fs::path folder = program; folder.has_relative_path(); folder = folder.parent_path())
-      if (holds_data(folder)) {
-        roots.push_back(folder.string());
-        break;
-      }
-  }
+  roots.push_back((program / ".." / "share" / "shardsim").lexically_normal().string());
   return Library(roots);
 }
 

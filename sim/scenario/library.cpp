@@ -162,7 +162,13 @@ std::string Library::find(std::string_view kind, const std::string& name, const 
                                 : kind == "topologies/stacks"     ? "stack"
                                 : kind == "topologies/transports" ? "transport"
                                                                   : "model";
-  throw InputError(place, fmt::format("unknown {} \"{}\"{}", what, name, suggestion(name, names(kind))));
+  const std::vector<std::string> known = names(kind);
+  throw InputError(
+      place,
+      fmt::format("unknown {} \"{}\"{}", what, name,
+                  known.empty()
+                      ? fmt::format("; no folder {}/ was found; $SHARDSIM_DATA can name its parent", kind)
+                      : suggestion(name, known)));
 }
 
 std::vector<std::string> Library::names(std::string_view kind) const {
