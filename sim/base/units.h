@@ -36,22 +36,31 @@ using Flop = Quantity<struct FlopTag, double>;                  // floating-poin
 using FlopRate = Quantity<struct FlopRateTag, double>;          // FLOP per second
 
 inline constexpr std::int64_t picoseconds_per_second = 1'000'000'000'000;
+constexpr double seconds(Time t) { return static_cast<double>(t.count) * 1e-12; }
+
+// Where work becomes time, longer times are cut to this one, 20 hours; simulate() refuses work that takes it.
+inline constexpr Time longest_work{std::int64_t{1} << 56};
+constexpr Time work_time(Wide picoseconds) {
+  return picoseconds < longest_work.count ? Time{static_cast<std::int64_t>(picoseconds)} : longest_work;
+}
+
+// Rounded to the nearest picosecond, byte, byte per second. The doors from the real numbers of kernel models
+// and input files into the integers of the simulation.
+inline Time from_picoseconds(double ps) {
+  return ps < static_cast<double>(longest_work.count) ? Time{std::llround(ps)} : longest_work;
+}
+inline Time from_seconds(double s) { return from_picoseconds(s * 1e12); }
+inline Time from_microseconds(double us) { return from_picoseconds(us * 1e6); }
+inline Bandwidth from_gb_per_s(double gb) { return {std::llround(gb * 1e9)}; }
+
 
 // Bytes / Bandwidth and Flop / FlopRate are the only two ways in which work becomes time. A transfer never
 // finishes early: the quotient is an exact 128-bit ceiling. Requires: w > 0.
 constexpr Time operator/(Bytes b, Bandwidth w) {
-  const Wide ps = (Wide{b.count} * picoseconds_per_second + w.count - 1) / w.count;
-  return {static_cast<std::int64_t>(ps)};
+  return work_time((Wide{b.count} * picoseconds_per_second + w.count - 1) / w.count);
 }
-inline Time operator/(Flop f, FlopRate r) { return {std::llround(f.count / r.count * 1e12)}; }
+inline Time operator/(Flop f, FlopRate r) { return from_seconds(f.count / r.count); }
 
-// Rounded to the nearest picosecond, byte, byte per second. The doors from the real numbers of kernel models
-// and input files into the integers of the simulation.
-inline Time from_seconds(double s) { return {std::llround(s * 1e12)}; }
-inline Time from_microseconds(double us) { return {std::llround(us * 1e6)}; }
-inline Bandwidth from_gb_per_s(double gb) { return {std::llround(gb * 1e9)}; }
-
-constexpr double seconds(Time t) { return static_cast<double>(t.count) * 1e-12; }
 constexpr double gib(Bytes b) { return static_cast<double>(b.count) / 1073741824.0; }
 constexpr double gb_per_s(Bandwidth w) { return static_cast<double>(w.count) * 1e-9; }
 

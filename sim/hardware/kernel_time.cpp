@@ -91,7 +91,7 @@ struct Seconds {
 constexpr std::int64_t million = 1'000'000;
 
 Time slower(Time t, std::int64_t share_ppm) {
-  return {static_cast<std::int64_t>(Wide{t.count} * million / (million - share_ppm))};
+  return work_time(Wide{t.count} * million / (million - share_ppm));
 }
 
 }  // namespace
@@ -109,7 +109,7 @@ Time kernel_time(const Gpu& gpu, const Kernel& kernel, int sms_taken) {
 
 Time contended(const Gpu& gpu, const Kernel& kernel, Time free, Time alone, const Taken& taken) {
   if (std::holds_alternative<MemoryBound>(kernel)) {
-    const Time by_sms{static_cast<std::int64_t>(Wide{free.count} * gpu.sms / (gpu.sms - taken.sms))};
+    const Time by_sms = work_time(Wide{free.count} * gpu.sms / (gpu.sms - taken.sms));
     return std::max(slower(free, taken.hbm_ppm), by_sms);
   }
   const double felt = gpu.interference.gemm_sensitivity * static_cast<double>(taken.hbm_ppm);

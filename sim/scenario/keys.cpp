@@ -68,9 +68,9 @@ constexpr KeySpec table[] = {
     num_key("topology.node.transport.efficiency", 1e-3, 1, "payload over line rate for large messages"),
     num_key("topology.node.transport.efficiency_many_leaves", 1e-3, 1, "further factor across leaf switches"),
     num_key("topology.node.transport.half_rate_mib", 0, 1e6, "MiB per channel and step at half the rate"),
-    num_key("topology.node.transport.hop_latency_us", 0, 1e9, "per network hop beyond NCCL's constant"),
+    num_key("topology.node.transport.hop_latency_us", 0, 1e5, "per network hop beyond NCCL's constant"),
     flag_key("topology.node.transport.ll128", "NCCL may use protocol LL128"),
-    num_key("topology.node.network_overhead_us", 0, 1e9, "of the host per ring step between nodes"),
+    num_key("topology.node.network_overhead_us", 0, 1e5, "of the host per ring step between nodes"),
     choice_key("topology.fabric.kind", "single-switch|fat-tree|rail-fat-tree|!dragonfly",
                "switches between nodes"),
     int_key("topology.fabric.nodes_per_leaf", 1, 1e6, "nodes under a leaf switch"),
@@ -83,7 +83,7 @@ constexpr KeySpec table[] = {
     int_key("cluster.part[].gpus", 1, 4194304, "!part of a mixed cluster"),
 
     int_key("training.micro_batch", 1, 1e7, "sequences per GPU and micro-step"),
-    int_key("training.grad_accum", 1, 1e7, "micro-steps per step"),
+    int_key("training.grad_accum", 1, 65536, "micro-steps per step"),
     int_key("training.global_batch", 1, 1e12, "sequences per step over all GPUs"),
     int_key("training.global_batch_tokens", 1, 1e15, "tokens per step over all GPUs"),
     int_key("training.sequence_length", 1, 1e8, "tokens; of the encoder for encoder-decoder models"),
@@ -175,6 +175,13 @@ std::string without_indices(std::string_view key) {
     if (std::find(siblings.begin(), siblings.end(), sibling) == siblings.end()) siblings.push_back(sibling);
   }
   if (siblings.empty() && !parent.empty()) unknown(parent.substr(0, parent.size() - 1), place);
+  const auto is_list = [&](const KeySpec& spec) { return spec.key.starts_with(parent + leaf + "[]"); };
+  if (const KeySpec* list = std::find_if(std::begin(table), std::end(table), is_list);
+      list != std::end(table))
+    throw InputError(place, fmt::format("{0} is a list: [[{0}]] in a file, {0}[0]{1} elsewhere",
+                                        parent + leaf, list->key.substr(parent.size() + leaf.size() + 2)));
+  if (std::find(siblings.begin(), siblings.end(), leaf) != siblings.end())
+    throw InputError(place, fmt::format("{} is a value, not a table", parent + leaf));
   const std::string where =
       parent.empty() ? "" : fmt::format(" in [{}]", parent.substr(0, parent.size() - 1));
   throw InputError(place, fmt::format("unknown key \"{}\"{}{}", leaf, where, suggestion(leaf, siblings)));

@@ -31,7 +31,7 @@ constexpr Architecture all_architectures[] = {Architecture::volta, Architecture:
 constexpr AttentionKind all_attention[] = {AttentionKind::unfused, AttentionKind::flash,
                                            AttentionKind::flash2, AttentionKind::mem_efficient};
 
-Time us(TableReader& table, std::string_view key) { return from_microseconds(table.number(key, 0, 1e9)); }
+Time us(TableReader& table, std::string_view key) { return from_microseconds(table.number(key, 0, 1e5)); }
 FlopRate tflops(TableReader& table, std::string_view key) { return {table.positive(key) * 1e12}; }
 Bandwidth gb_per_s(TableReader& table, std::string_view key) {
   const double gb = table.positive(key);

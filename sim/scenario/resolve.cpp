@@ -204,21 +204,7 @@ class Resolver {
     node.nic = from_gb_per_s(required<double>("topology.node.nic_gbps", "a node with NICs") / 8);
     node.network_overhead =
         from_microseconds(number("topology.node.network_overhead_us", 1.0, "an Intel host"));
-    const std::string prefix = "topology.node.transport";
-    if (const Setting* named = settings_.find(prefix)) {
-      node.transport = read_transport(
-          library_.find("topologies/transports", std::get<std::string>(named->value), named->origin.place));
-    } else if (!settings_.has_table(prefix)) {
-      fail(prefix, "a node with NICs needs a \"transport\"");
-    } else {
-      constexpr std::string_view what = "a transport";
-      node.transport = {.name = text(prefix + ".name", "inline", "a transport without a name"),
-                        .efficiency = required<double>(prefix + ".efficiency", what),
-                        .efficiency_many_leaves = number(prefix + ".efficiency_many_leaves", 1.0, "no loss"),
-                        .half_rate_mib = required<double>(prefix + ".half_rate_mib", what),
-                        .hop_latency = from_microseconds(number(prefix + ".hop_latency_us", 0.0, "none")),
-                        .ll128 = flag(prefix + ".ll128", true, "NICs close to their GPUs")};
-    }
+    node.transport = resolved_transport();
     FabricSpec& fabric = t.fabric;
     fabric.kind = parse(text("topology.fabric.kind", "single-switch", "one switch joins all nodes"),
                         {FabricKind::single_switch, FabricKind::fat_tree, FabricKind::rail_fat_tree});
@@ -226,6 +212,33 @@ class Resolver {
     fabric.nodes_per_leaf =
         static_cast<int>(required_int("topology.fabric.nodes_per_leaf", "a fabric with leaves"));
     fabric.oversubscription = number("topology.fabric.oversubscription", 1.0, "full bisection");
+  }
+
+  // The constants of a named transport, those of a table, or those of a name with some replaced.
+  Transport resolved_transport() {
+    const std::string prefix = "topology.node.transport";
+    constexpr std::string_view what = "a transport";
+    const Setting* named = settings_.find(prefix);
+    if (named == nullptr && !settings_.has_table(prefix))
+      fail(prefix, "a node with NICs needs a \"transport\"");
+    Transport t;
+    t.name = named ? std::get<std::string>(named->value)
+                   : text(prefix + ".name", "inline", "a transport without a name");
+    if (named)
+      t = read_transport(library_.find("topologies/transports", t.name, named->origin.place));
+    else
+      t.efficiency = required<double>(prefix + ".efficiency", what),
+      t.half_rate_mib = required<double>(prefix + ".half_rate_mib", what);
+    const std::string origin = named ? fmt::format("transport \"{}\"", t.name) : "";
+    const auto or_reason = [&](const char* reason) { return named ? origin : std::string(reason); };
+    t.efficiency = number(prefix + ".efficiency", t.efficiency, origin);
+    t.efficiency_many_leaves =
+        number(prefix + ".efficiency_many_leaves", t.efficiency_many_leaves, or_reason("no loss"));
+    t.half_rate_mib = number(prefix + ".half_rate_mib", t.half_rate_mib, origin);
+    t.hop_latency = from_microseconds(
+        number(prefix + ".hop_latency_us", seconds(t.hop_latency) * 1e6, or_reason("none")));
+    t.ll128 = flag(prefix + ".ll128", t.ll128, or_reason("NICs close to their GPUs"));
+    return t;
   }
 
   void read_cluster() {

@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "sim/base/check.h"
+#include "sim/base/error.h"
 
 namespace shardsim {
 namespace {
 
 constexpr int steps_min = 3, steps_max = 8;
 constexpr std::size_t largest_live_shown = 8;
+constexpr Time latest = longest_work * 32;  // far from the end of Time
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -71,6 +75,14 @@ void Executor::run() {
     require(next.has_value(), "the simulation stands still with work waiting");
     now_ = *next;
   }
+}
+
+void Executor::schedule(Agent agent, Time at) {
+  if (at - now_ >= longest_work || at >= latest)
+    throw InputError({}, fmt::format("a kernel or transfer takes over {:.0f} hours, or the steps over {:.0f} "
+                                     "days: the cluster is too slow for this job",
+                                     seconds(longest_work) / 3600, seconds(latest) / 86400));
+  agenda_.set(agent, at);
 }
 
 void Executor::wake(Agent agent) {
@@ -148,7 +160,7 @@ void Executor::advance(RankClassId r, int s) {
   while (!stream.busy && stream.blocked_on == StreamState::not_blocked && !stream.queue.empty()) {
     const StreamOp op = stream.queue.front();
     if (op.ready > now_) {
-      agenda_.set(stream_agent(r, s), op.ready);
+      schedule(stream_agent(r, s), op.ready);
       return;
     }
     if (timed) rank.account.spend_on_host(now_);
@@ -304,7 +316,7 @@ void Executor::repace(RankClassId r) {
     stream.paced = true;
     stream.pace = pace;
     stream.updated = now_;
-    agenda_.set(stream_agent(r, s), now_ + stream.left);
+    schedule(stream_agent(r, s), now_ + stream.left);
   }
 }
 
@@ -334,7 +346,7 @@ void Executor::arrive(RankClassId r, int s) {
   if (++comm.arrived < job_.communicators[c].members.size()) return;
   comm.state = CommunicatorState::State::latency;
   comm.began = now_;
-  agenda_.set(communicator_agent(c), now_ + plan_of(c, what).latency);
+  schedule(communicator_agent(c), now_ + plan_of(c, what).latency);
 }
 
 Bandwidth Executor::cap(CommunicatorId c) {
@@ -409,7 +421,7 @@ void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {
   moving.left = std::max(Wide{0}, moving.left - Wide{moving.rate.count} * (now_ - moving.updated).count);
   moving.updated = now_;
   moving.rate = rate;
-  agenda_.set(agent, now_ + Time{static_cast<std::int64_t>((moving.left + rate.count - 1) / rate.count)});
+  schedule(agent, now_ + work_time((moving.left + rate.count - 1) / rate.count));
 }
 
 // --- hosts ----------------------------------------------------------------------------------------------
@@ -467,7 +479,7 @@ bool Executor::sleep_until_clock(RankClassId r) {
   HostState& host = ranks_[r].host;
   if (host.clock == now_) return false;
   host.state = HostState::State::sleeping;
-  agenda_.set(host_agent(r), host.clock);
+  schedule(host_agent(r), host.clock);
   return true;
 }
 

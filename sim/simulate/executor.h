@@ -125,6 +125,7 @@ class Executor {
   }
 
   // --- one instant ---
+  void schedule(Agent agent, Time at);
   void wake(Agent agent);
   void settle();
   void run_hosts();

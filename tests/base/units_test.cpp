@@ -1,6 +1,8 @@
 // Do the units keep their promises: exact, rounded once, not to be mixed up?
 #include "sim/base/units.h"
 
+#include <cmath>
+
 #include <doctest/doctest.h>
 
 namespace shardsim {
@@ -30,6 +32,14 @@ TEST_CASE("bytes over bandwidth is an exact ceiling") {
 
 TEST_CASE("a transfer of more than 9 MB does not overflow") {
   CHECK(seconds((1_GiB * 1024) / 1_GBps) == doctest::Approx(1099.511627776));
+}
+
+TEST_CASE("work that takes longer than the longest is cut, never wrapped") {
+  CHECK(1_GiB * 1'000'000'000 / Bandwidth{1} == longest_work);
+  CHECK(Flop{1e30} / FlopRate{1} == longest_work);
+  CHECK(from_seconds(1e300) == longest_work);
+  CHECK(from_seconds(std::nan("")) == longest_work);
+  CHECK(work_time(longest_work.count - 1) == longest_work - 1_ps);
 }
 
 TEST_CASE("real numbers are rounded to the nearest unit once") {

@@ -57,6 +57,15 @@ TEST_CASE("unknown keys get the nearest valid one of their table") {
   CHECK(complaint("modle = \"gpt2\"") == "a.toml:1:9: unknown key \"modle\"; did you mean \"model\"?");
 }
 
+TEST_CASE("a list is told from a table, and a value from a table") {
+  CHECK(complaint(good + "[straggler]\ngpu = 1") ==
+        "a.toml:6:7: straggler is a list: [[straggler]] in a file, straggler[0].gpu elsewhere");
+  CHECK(complaint(good, {"straggler=1"}) ==
+        "--set straggler=1: straggler is a list: [[straggler]] in a file, straggler[0].gpu elsewhere");
+  CHECK(complaint(good, {"training.precision.tf32=1"}) ==
+        "--set training.precision.tf32=1: training.precision is a value, not a table");
+}
+
 TEST_CASE("wrong types") {
   CHECK(complaint(good + "[training]\nmicro_batch = \"8\"") ==
         "a.toml:6:15: training.micro_batch is 8; an integer is expected");

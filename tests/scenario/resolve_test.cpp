@@ -33,6 +33,17 @@ TEST_CASE("every value has an origin: file, library, command line, or the reason
   for (const RecordedValue& v : s.values) CHECK_FALSE(v.origin.empty());
 }
 
+TEST_CASE("a key given beside a named model, topology or transport wins over its file") {
+  const Scenario s =
+      scenario(t5, {"model.hidden=512", "topology.node.nics=4", "topology.node.transport.efficiency=0.5"});
+  CHECK(s.model.hidden == 512);
+  CHECK(s.topology.node.nics == 4);
+  CHECK(s.topology.node.transport.efficiency == 0.5);
+  CHECK(s.topology.node.transport.name == "roce");
+  CHECK(s.topology.node.transport.hop_latency == scenario(t5).topology.node.transport.hop_latency);
+  CHECK(value(s, "topology.node.transport.hop_latency_us").origin == "default: transport \"roce\"");
+}
+
 TEST_CASE("defaults are legal for the GPU") {
   CHECK(text(scenario(t5), "training.precision") == "bf16-mixed");
   const Scenario v100 = scenario("model = \"gpt2\"\ntopology = \"dgx1-v100-32gb\"\n[cluster]\ngpus = 8\n");

@@ -1,6 +1,8 @@
 // Does a program take the time it must on hardware where times can be done in the head?
 #include <doctest/doctest.h>
 
+#include "sim/base/error.h"
+
 #include "tests/support/ideal_world.h"
 #include "tests/support/print.h"
 
@@ -22,6 +24,17 @@ TEST_CASE("kernels of a stream run one after the other") {
   CHECK(spent(r, Spent::compute) == 800_ps);
   CHECK(r.steady);
   CHECK(r.steps == 3);
+}
+
+TEST_CASE("work that takes longer than time can hold is refused, not wrapped") {
+  const auto run = [](Time kernel, int kernels) {
+    IdealWorld(1).run(program_of({1, 1}, [&](ProgramBuilder& b) {
+      for (int i = 0; i < kernels; ++i) b.launch(default_stream, kernel_of(kernel.count), op, "slow");
+    }));
+  };
+  CHECK_NOTHROW(run(longest_work - 1000_ms, 1));
+  CHECK_THROWS_AS(run(longest_work, 1), InputError);
+  CHECK_THROWS_AS(run(longest_work - 1000_ms, 40), InputError);
 }
 
 TEST_CASE("kernels of two streams share the GPU: together they take the sum") {
