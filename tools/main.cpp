@@ -131,8 +131,8 @@ ScenarioFile read(const Options& o, const Library& library) {
     scenario.settings.scenario = {"the command line"};
   for (std::size_t i = 0; i < std::size(shorthands); ++i)
     if (!o.short_values[i].empty())
-      assign(scenario.settings, shorthands[i].key, o.short_values[i], shorthands[i].option);
-  for (const std::string& set : o.sets) assign(scenario.settings, set);
+      assign(scenario, shorthands[i].key, o.short_values[i], shorthands[i].option);
+  for (const std::string& set : o.sets) assign(scenario, set);
   return scenario;
 }
 
@@ -142,14 +142,14 @@ std::string format_of(const Options& o) { return o.format.empty() ? "table" : o.
 
 int run_command(const Options& o, const Library& library) {
   const ScenarioFile scenario = read(o, library);
-  if (!scenario.axes.empty())
+  const SweepSample sample = first_of(scenario);
+  if (sample.runs > 1)
     throw InputError(
         scenario.axes.front().place,
-        fmt::format(
-            "this scenario is a sweep of {} runs; use `shardsim sweep {}`, or pin its axes with --set "
-            "and remove [sweep]",
-            sweep_size(scenario), o.scenario));
-  const RunRecord record = run(resolve(scenario.settings, library), {.fold = !o.no_fold});
+        fmt::format("this scenario is a sweep of {} runs, the first with {}; use `shardsim sweep "
+                    "{}`, or pin every axis with --set",
+                    sample.runs, sample.label, o.scenario));
+  const RunRecord record = run(resolve(sample.settings, library), {.fold = !o.no_fold});
   const std::string format = format_of(o);
   print(format == "json"  ? to_json(record, tool)
         : format == "csv" ? to_csv(record)
@@ -187,8 +187,7 @@ int check_command(const Options& o, const Library& library) {
     return done;
   }
   std::string text = values_text(resolved.values);
-  if (!scenario.axes.empty())
-    text += fmt::format("first of {} runs of the sweep: {}\n", sample.runs, sample.label);
+  if (sample.runs > 1) text += fmt::format("first of {} runs of the sweep: {}\n", sample.runs, sample.label);
   print(text, o.output);
   return done;
 }

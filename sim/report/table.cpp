@@ -13,10 +13,17 @@ bool numeric(const std::string& cell) {
 
 std::string to_text(const Table& table) {
   const std::size_t columns = table.header.size();
+  std::vector<std::string> above(columns), header(columns);
+  for (std::size_t c = 0; c < columns; ++c) {
+    const std::string& text = table.header[c];
+    const std::size_t second = text.find('\n') + 1;  // 0 if there is one line
+    if (second > 0) above[c] = text.substr(0, second - 1);
+    header[c] = text.substr(second);
+  }
   std::vector<std::size_t> width(columns);
   std::vector<bool> right(columns, true);
   for (std::size_t c = 0; c < columns; ++c) {
-    width[c] = table.header[c].size();
+    width[c] = std::max(above[c].size(), header[c].size());
     for (const auto& row : table.rows) {
       width[c] = std::max(width[c], row[c].size());
       right[c] = right[c] && numeric(row[c]);
@@ -32,7 +39,8 @@ std::string to_text(const Table& table) {
     text.erase(text.find_last_not_of(' ') + 1);
     out += text + "\n";
   };
-  line(table.header);
+  if (std::any_of(above.begin(), above.end(), [](const std::string& s) { return !s.empty(); })) line(above);
+  line(header);
   std::vector<std::string> rule;
   for (const std::size_t w : width) rule.emplace_back(w, '-');
   line(rule);

@@ -1,6 +1,7 @@
 #include "sim/report/text.h"
 
 #include <algorithm>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -134,30 +135,86 @@ void out_of_memory(std::string& out, const RunRecord& run) {
   memory(out, run.result.memory);
 }
 
-std::vector<std::string> sweep_cells(const SweepRow& row) {
-  std::vector<std::string> cells = row.point;
-  if (!row.run) {
-    cells.insert(cells.end(), {"illegal", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-", row.error});
-    return cells;
+// What all runs of a sweep have in common needs no column.
+struct SweepColumns {
+  std::optional<std::pair<std::int64_t, std::int64_t>> batch;  // sequences, tokens: the same in every run
+  bool retries = false;                                        // some run had to retry an allocation
+};
+
+SweepColumns columns_of(const SweepResult& sweep) {
+  SweepColumns columns;
+  bool same = true;
+  for (const SweepRow& row : sweep.rows) {
+    if (!row.run) continue;
+    const std::pair batch(row.run->global_batch, row.run->global_batch_tokens);
+    if (!columns.batch) columns.batch = batch;
+    same = same && *columns.batch == batch;
+    columns.retries = columns.retries || row.run->result.memory.alloc_retries > 0;
   }
-  const RunRecord& run = *row.run;
-  const Result& r = run.result;
-  const Throughput& t = r.throughput;
-  const bool oom = r.out_of_memory();
-  const auto unless_oom = [&](std::string text) { return oom ? "-" : std::move(text); };
-  cells.insert(
-      cells.end(),
-      {oom        ? "oom"
-       : r.steady ? "ok"
-                  : "not steady",
-       unless_oom(fmt::format("{:.4f}", seconds(r.step_time))), unless_oom(tflops(t.model)),
-       unless_oom(tflops(t.hardware)), unless_oom(rounded(t.tokens_per_s_per_gpu)),
-       gib_text(r.memory.peak_allocated), gib_text(r.memory.peak_active), gib_text(r.memory.peak_reserved),
-       fmt::format("{}", r.memory.alloc_retries), with_commas(run.global_batch),
-       with_commas(run.global_batch_tokens),
-       oom ? fmt::format("{}: {} ({} GiB)", oom_place(*r.oom), r.oom->tensor, gib_text(r.oom->requested))
-           : ""});
-  return cells;
+  if (!same) columns.batch.reset();
+  return columns;
+}
+
+std::vector<std::string> axis_names(const SweepResult& sweep) {
+  std::vector<std::string> names;
+  for (const std::string& axis : sweep.axes) names.push_back(axis.substr(axis.rfind('.') + 1));
+  return names;
+}
+
+std::string sweep_table(const SweepResult& sweep, const SweepColumns& columns) {
+  Table table{axis_names(sweep), {}};
+  for (const char* column : {"status", "step\ns", "model\nTFLOPS", "hardware\nTFLOPS", "tokens/s\nper GPU",
+                             "allocated\npeak GiB", "active\npeak GiB", "reserved\npeak GiB"})
+    table.header.emplace_back(column);
+  if (columns.retries) table.header.emplace_back("allocator\nretries");
+  if (!columns.batch) table.header.insert(table.header.end(), {"global\nbatch", "batch\ntokens"});
+  for (const SweepRow& row : sweep.rows) {
+    std::vector<std::string> cells = row.point;
+    if (row.run) {
+      const Result& r = row.run->result;
+      const bool oom = r.out_of_memory();
+      const auto unless_oom = [&](std::string text) { return oom ? "-" : std::move(text); };
+      cells.insert(cells.end(),
+                   {oom        ? "oom"
+                    : r.steady ? "ok"
+                               : "not steady",
+                    unless_oom(fmt::format("{:.4f}", seconds(r.step_time))),
+                    unless_oom(tflops(r.throughput.model)), unless_oom(tflops(r.throughput.hardware)),
+                    unless_oom(rounded(r.throughput.tokens_per_s_per_gpu)), gib_text(r.memory.peak_allocated),
+                    gib_text(r.memory.peak_active), gib_text(r.memory.peak_reserved)});
+      if (columns.retries) cells.push_back(fmt::format("{}", r.memory.alloc_retries));
+      if (!columns.batch)
+        cells.insert(cells.end(),
+                     {with_commas(row.run->global_batch), with_commas(row.run->global_batch_tokens)});
+    } else {
+      cells.emplace_back("illegal");
+      cells.resize(table.header.size(), "-");
+    }
+    table.rows.push_back(std::move(cells));
+  }
+  return to_text(table);
+}
+
+// Why runs of a sweep have no result.
+std::string sweep_failures(const SweepResult& sweep) {
+  Table dead{axis_names(sweep), {}}, illegal{axis_names(sweep), {}};
+  dead.header.insert(dead.header.end(), {"out of memory in", "allocating", "requested\nGiB", "free\nGiB"});
+  illegal.header.emplace_back("cannot run because");
+  for (const SweepRow& row : sweep.rows) {
+    std::vector<std::string> cells = row.point;
+    if (!row.run) {
+      cells.push_back(row.error);
+      illegal.rows.push_back(std::move(cells));
+    } else if (const auto& oom = row.run->result.oom) {
+      cells.insert(cells.end(),
+                   {oom_place(*oom), oom->tensor, gib_text(oom->requested), gib_text(oom->free)});
+      dead.rows.push_back(std::move(cells));
+    }
+  }
+  std::string out;
+  for (const Table& table : {dead, illegal})
+    if (!table.rows.empty()) out += "\n" + to_text(table);
+  return out;
 }
 
 }  // namespace
@@ -177,18 +234,15 @@ std::string to_text(const RunRecord& run) {
 }
 
 std::string to_text(const SweepResult& sweep) {
-  Table table;
-  for (const std::string& axis : sweep.axes) table.header.push_back(axis.substr(axis.rfind('.') + 1));
-  for (const char* column :
-       {"status", "step s", "model TFLOPS", "hardware TFLOPS", "tokens/s/GPU", "peak allocated GiB",
-        "active GiB", "reserved GiB", "retries", "global batch", "batch tokens", "note"})
-    table.header.emplace_back(column);
-  for (const SweepRow& row : sweep.rows) table.rows.push_back(sweep_cells(row));
-  std::string out = to_text(table);
+  const SweepColumns columns = columns_of(sweep);
+  std::string out = sweep_table(sweep, columns);
+  if (columns.batch)
+    out += fmt::format("global batch: {} sequences, {} tokens\n", with_commas(columns.batch->first),
+                       with_commas(columns.batch->second));
   if (sweep.scaling == "weak")
     out += "weak scaling: the work per GPU is fixed, the global batch grows with the GPUs\n";
   if (sweep.scaling == "strong") out += "strong scaling: the global batch is fixed\n";
-  return out;
+  return out + sweep_failures(sweep);
 }
 
 std::string values_text(const std::vector<RecordedValue>& values) {

@@ -247,6 +247,13 @@ const KeySpec& key_spec(std::string_view key, const Place& place) {
   unknown(plain, place);
 }
 
+void check_table(std::string_view name, const Place& place) {
+  const std::string prefix = without_indices(name) + ".";
+  if (std::none_of(std::begin(table), std::end(table),
+                   [&](const KeySpec& spec) { return spec.key.starts_with(prefix); }))
+    unknown(without_indices(name), place);
+}
+
 Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place) {
   const auto* i = std::get_if<std::int64_t>(&value);
   const auto* d = std::get_if<double>(&value);

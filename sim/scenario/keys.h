@@ -17,8 +17,8 @@ struct KeySpec {
   enum class Type : std::uint8_t { flag, integer, number, text, choice, integer_or_choice };
   std::string_view key;  // dotted; elements of lists of tables as "straggler[].gpu"
   Type type;
-  std::string_view
-      legal;  // choices "a|b|!c" (! = known, not built yet); of a flag that is not built its only value
+  // Of a choice "a|b|!c", where ! is known but not built yet; of a flag that is not built, its only value.
+  std::string_view legal;
   double low, high;  // of integers and numbers
   std::string_view meaning;
 };
@@ -27,6 +27,8 @@ std::span<const KeySpec> keys();
 // The spec of a key such as "straggler[2].gpu". Throws InputError at `place` with the nearest key of its
 // table, or says that the feature is not supported yet.
 const KeySpec& key_spec(std::string_view key, const Place& place);
+// The same for a table that is empty: some key must begin with its name.
+void check_table(std::string_view table, const Place& place);
 
 // `value` as the key's type (an integer serves as a number). Throws InputError for wrong types, values out of
 // range, unknown or not yet supported choices.

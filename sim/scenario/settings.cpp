@@ -26,7 +26,7 @@ using Visit = std::function<void(const std::string& key, const Scalar& value, co
 // Calls `visit` for every scalar under `node`, in file order within a table.
 void flatten(const toml::node& node, const std::string& key, const std::string& file, const Visit& visit) {
   if (const toml::table* table = node.as_table()) {
-    if (table->empty() && !key.empty()) return;
+    if (table->empty() && !key.empty()) check_table(key, place_of(node, file));
     for (const auto& [k, child] : *table) {
       const std::string name(k.str());
       if (name.empty()) throw InputError(place_of(k, file), "a key is empty");
@@ -159,6 +159,27 @@ void read_sweep(ScenarioFile& scenario, const toml::node& node, const std::strin
   });
 }
 
+// The key now has this value from the command line.
+void pin(ScenarioFile& scenario, const std::string& key) {
+  const Setting& given = *scenario.settings.find(key);
+  std::erase_if(scenario.axes, [&](const SweepAxis& axis) { return axis.key == key; });
+  for (SweepAxis& axis : scenario.axes) {
+    bool varies = false;
+    std::string points;
+    for (const SweepAxis::Point& p : axis.points) {
+      points += (points.empty() ? "" : ", ") + p.label;
+      for (const auto& set : p.sets) varies |= set.first == key;
+    }
+    if (!varies) continue;
+    std::erase_if(axis.points, [&](const SweepAxis::Point& p) {
+      return std::find(p.sets.begin(), p.sets.end(), std::pair(key, given.value)) == p.sets.end();
+    });
+    if (axis.points.empty())
+      throw InputError(given.origin.place, fmt::format("no point of axis \"{}\" has {} = {}; they are: {}",
+                                                       axis.key, key, to_string(given.value), points));
+  }
+}
+
 ScenarioFile from_table(const toml::table& document, const std::string& name) {
   ScenarioFile scenario;
   scenario.settings.scenario = {name, 1, 1};
@@ -235,15 +256,16 @@ ScenarioFile read_scenario_text(std::string_view text, const std::string& name) 
   return from_table(parse_toml_text(text, name), name);
 }
 
-void assign(Settings& settings, const std::string& assignment) {
+void assign(ScenarioFile& scenario, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
     throw InputError({fmt::format("--set {}", assignment)}, "key=value is expected");
   const std::string key = assignment.substr(0, equals);
-  assign(settings, key, assignment.substr(equals + 1), "--set " + key);
+  assign(scenario, key, assignment.substr(equals + 1), "--set " + key);
 }
 
-void assign(Settings& settings, const std::string& key, const std::string& text, const std::string& option) {
+void assign(ScenarioFile& scenario, const std::string& key, const std::string& text,
+            const std::string& option) {
   const Place place{fmt::format("{}{}{}", option, option.starts_with("--set") ? "=" : " ", text)};
   Scalar value = text;
   try {
@@ -252,7 +274,8 @@ void assign(Settings& settings, const std::string& key, const std::string& text,
       value = *typed;
   } catch (const toml::parse_error&) {  // a bare word
   }
-  settings.set(key, value, {Origin::Kind::flag, place, {}});
+  scenario.settings.set(key, value, {Origin::Kind::flag, place, {}});
+  pin(scenario, key);
 }
 
 void add_library_file(Settings& settings, const std::string& path, const std::string& prefix) {

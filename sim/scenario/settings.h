@@ -75,10 +75,12 @@ struct ScenarioFile {
 ScenarioFile read_scenario(const std::string& path);
 ScenarioFile read_scenario_text(std::string_view text, const std::string& name);
 
-// "key=value" from the command line; the value as TOML, or a bare word.
-void assign(Settings& settings, const std::string& assignment);
+// "key=value" from the command line; the value as TOML, or a bare word. It pins a [sweep]: an axis over this
+// key goes, and of an axis of tables only the points with this value stay.
+void assign(ScenarioFile& scenario, const std::string& assignment);
 // The same for an option of its own, such as --gpus.
-void assign(Settings& settings, const std::string& key, const std::string& text, const std::string& option);
+void assign(ScenarioFile& scenario, const std::string& key, const std::string& text,
+            const std::string& option);
 
 // The keys of a model or topology file, under `prefix` ("model"), with origin `library`.
 void add_library_file(Settings& settings, const std::string& path, const std::string& prefix);

@@ -59,8 +59,6 @@ std::string scaling(const ScenarioFile& scenario) {
 
 }  // namespace
 
-std::size_t sweep_size(const ScenarioFile& scenario) { return combinations(scenario).size(); }
-
 SweepSample first_of(const ScenarioFile& scenario) {
   const std::vector<Combination> all = combinations(scenario);
   if (all.empty()) throw InputError(scenario.settings.scenario, "the sweep skips every combination");

@@ -25,10 +25,7 @@ struct SweepResult {
   std::vector<SweepRow> rows;  // in the order of the file: the first axis varies slowest
 };
 
-// Combinations that will run, after [[sweep.skip]]. 1 without axes.
-std::size_t sweep_size(const ScenarioFile& scenario);
-
-// The first combination, for `check`.
+// The first combination, and how many will run after [[sweep.skip]]: 1 without axes.
 struct SweepSample {
   Settings settings;
   std::string label;

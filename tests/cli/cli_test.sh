@@ -37,7 +37,7 @@ expect 3 'OUT OF MEMORY' "$shardsim" run --model t5-11b --topology a100-80gb-roc
 expect 0 'default: full sharding' "$shardsim" check "${small[@]}"
 expect 0 '"schema": "shardsim.check/1"' "$shardsim" check "${small[@]}" --format json
 expect 0 'first of 24 runs of the sweep' "$shardsim" check fsdp-paper/model-scale
-expect 0 'hardware TFLOPS' "$shardsim" sweep fsdp-paper/rate-limiter
+expect 0 'hardware  tokens/s' "$shardsim" sweep fsdp-paper/rate-limiter
 expect 0 'weak scaling' "$shardsim" sweep fsdp-paper/rate-limiter
 expect 0 'a100-80gb-roce-2000' "$shardsim" show topologies
 expect 0 't5-2.28b' "$shardsim" show models
@@ -75,7 +75,7 @@ bad 'cluster.gpus is 0' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --
 bad 'training.micro_batch is -1' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 8 --micro-batch=-1
 bad 'training.dropout is nan' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 8 --set training.dropout=nan
 bad 'the scenario needs a "model"' "$shardsim" run
-bad 'is a sweep of 24 runs; use `shardsim sweep' "$shardsim" run fsdp-paper/model-scale
+bad 'is a sweep of 24 runs, the first with' "$shardsim" run fsdp-paper/model-scale
 bad 'no scenario of that name; did you mean "fsdp-paper/memory"?' "$shardsim" sweep fsdp-paper/memry
 bad 'The following argument was not expected: --modle' "$shardsim" run --modle gpt2
 bad 'not in {table,json,csv}' "$shardsim" run "${small[@]}" --format xml
@@ -83,6 +83,7 @@ bad 'is a directory, not a file' "$shardsim" run .
 : >empty.toml
 bad 'empty.toml:1:1: is empty' "$shardsim" run empty.toml
 printf 'model = "gpt2"\ntopology = "single-gpu"\n[trainng]\n' >typo.toml
+bad 'typo.toml:3:1: unknown key "trainng"; did you mean "training"?' "$shardsim" check typo.toml
 printf 'model = "gpt2"\ntopology = "single-gpu"\n[training]\nmicro_batc = 2\n' >typo.toml
 bad 'typo.toml:4:14: unknown key "micro_batc" in [training]; did you mean "micro_batch"?' "$shardsim" check typo.toml
 truncate -s 100M large.toml

@@ -21,10 +21,10 @@ namespace {
 using nlohmann::json;
 
 RunRecord run_of(const std::vector<std::string>& sets) {
-  Settings settings;
-  settings.scenario = {"test"};
-  for (const std::string& set : sets) assign(settings, set);
-  return run(resolve(settings, test_library()));
+  ScenarioFile file;
+  file.settings.scenario = {"test"};
+  for (const std::string& set : sets) assign(file, set);
+  return run(resolve(file.settings, test_library()));
 }
 const RunRecord& small_run() {
   static const RunRecord record =
@@ -120,6 +120,11 @@ TEST_CASE("tables align numbers right and words left") {
         "------  -----\n"
         "a           1\n"
         "longer  1,000\n");
+  CHECK(to_text(Table{{"name", "long\nn"}, {{"a", "1"}}}) ==
+        "      long\n"
+        "name     n\n"
+        "----  ----\n"
+        "a        1\n");
 }
 
 TEST_CASE("a sweep's table has a row per combination, illegal ones with their reason") {

@@ -15,7 +15,7 @@ namespace {
 std::string complaint(const std::string& text, const std::vector<std::string>& sets = {}) {
   try {
     ScenarioFile scenario = read_scenario_text(text, "a.toml");
-    for (const std::string& set : sets) assign(scenario.settings, set);
+    for (const std::string& set : sets) assign(scenario, set);
     resolve(scenario.settings, test_library());
     return "";
   } catch (const InputError& error) {

@@ -11,7 +11,7 @@ namespace {
 
 Scenario scenario(const std::string& text, const std::vector<std::string>& sets = {}) {
   ScenarioFile file = read_scenario_text(text, "a.toml");
-  for (const std::string& set : sets) assign(file.settings, set);
+  for (const std::string& set : sets) assign(file, set);
   return resolve(file.settings, test_library());
 }
 RecordedValue value(const Scenario& s, const std::string& key) {

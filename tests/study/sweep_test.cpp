@@ -46,6 +46,29 @@ TEST_CASE("the first axis of the file varies slowest") {
   CHECK(r.rows[1].run->micro_batch == 2);
 }
 
+TEST_CASE("a value from the command line pins the axes that vary it") {
+  const auto pinned = [](const std::vector<std::string>& sets) {
+    ScenarioFile scenario =
+        read_scenario_text(base +
+                               "[sweep]\n\"training.micro_batch\" = [2, 1]\n"
+                               "\"strategy\" = [{kind = \"ddp\"}, {kind = \"fsdp\", sharding_factor = 1}, "
+                               "{kind = \"fsdp\", sharding_factor = 8}]\n",
+                           "a.toml");
+    for (const std::string& set : sets) assign(scenario, set);
+    return points(sweep(scenario, test_library(), {}, [](std::size_t, std::size_t, const std::string&) {}));
+  };
+  CHECK(pinned({"training.micro_batch=4"}) == std::vector<std::string>{"ddp", "fsdp 1", "fsdp 8"});
+  CHECK(pinned({"training.micro_batch=4", "strategy.kind=fsdp"}) ==
+        std::vector<std::string>{"fsdp 1", "fsdp 8"});
+  CHECK(pinned({"training.micro_batch=4", "strategy.sharding_factor=8"}) ==
+        std::vector<std::string>{"fsdp 8"});
+  CHECK(pinned({"training.dropout=0.5"}).size() == 6);
+  CHECK_THROWS_WITH_AS(pinned({"strategy.sharding_factor=4"}),
+                       "--set strategy.sharding_factor=4: no point of axis \"strategy\" has "
+                       "strategy.sharding_factor = 4; they are: ddp, fsdp 1, fsdp 8",
+                       InputError);
+}
+
 TEST_CASE("ranges multiply or add") {
   CHECK(points(sweep_of("[sweep]\n\"cluster.gpus\" = \"1..8 x2\"\n")) ==
         std::vector<std::string>{"1", "2", "4", "8"});

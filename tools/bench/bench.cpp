@@ -31,14 +31,14 @@ void expect(bool holds, const char* what) {
 }
 
 Scenario scenario(const std::string& model, std::int64_t gpus, std::int64_t micro_batch) {
-  Settings settings;
-  settings.scenario = {"bench"};
+  ScenarioFile file;
+  file.settings.scenario = {"bench"};
   for (const std::string& set :
        {"model=" + model, std::string("topology=a100-80gb-roce-2000"), "cluster.gpus=" + std::to_string(gpus),
         "training.micro_batch=" + std::to_string(micro_batch),
         std::string("training.activation_checkpointing=full"), std::string("training.stack=eager-2022")})
-    assign(settings, set);
-  return resolve(settings, Library({SHARDSIM_SOURCE_DIR}));
+    assign(file, set);
+  return resolve(file.settings, Library({SHARDSIM_SOURCE_DIR}));
 }
 
 void agenda(benchmark::State& state) {
