@@ -64,7 +64,7 @@ double network_efficiency(const Transport& transport, double mib) {
 
 // Thread blocks of 512 threads; small messages use fewer channels. (NCCL enqueue.cc, protocol Simple)
 int sms(const Request& r) {
-  constexpr std::int64_t bytes_per_channel = 512 * 64;
+  constexpr std::int64_t bytes_per_channel = std::int64_t{512} * 64;
   const std::int64_t worth = (r.bytes.count + bytes_per_channel - 1) / bytes_per_channel;
   return static_cast<int>(std::clamp<std::int64_t>(worth, 1, r.group.channels));
 }

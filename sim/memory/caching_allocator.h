@@ -88,7 +88,7 @@ class CachingAllocator {
   using Pool = std::vector<Cached>;
 
   Pool& pool(StreamId stream, bool small) {
-    return pools_[static_cast<std::size_t>(2 * stream.index + (small ? 0 : 1))];
+    return pools_[static_cast<std::size_t>(stream.index) * 2 + (small ? 0 : 1)];
   }
   static bool whole_segment(const Block& block);
   BlockId make_block(const Block& block);

@@ -81,7 +81,7 @@ Json run_object(const RunRecord& run, const Tool& tool) {
   const Result& r = run.result;
   const Throughput& t = r.throughput;
   const bool oom = r.out_of_memory();
-  const auto unless_oom = [&](Json value) { return oom ? Json(nullptr) : value; };
+  const auto unless_oom = [&](const Json& value) { return oom ? Json(nullptr) : value; };
   const auto share = [&](FlopRate rate) {
     return t.peak.count > 0 ? Json(ratio(rate, t.peak)) : Json(nullptr);
   };

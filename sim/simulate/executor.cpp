@@ -23,7 +23,7 @@ Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass&
   const Nccl& nccl = cluster.stack.nccl;
   if (!rank.communicator.empty()) total += nccl.first_use;
   for (const CommunicatorId c : rank.communicator)
-    total += nccl.per_connection * (nccl.connections * job.communicators[c].fabric.channels);
+    total += nccl.per_connection * nccl.connections * job.communicators[c].fabric.channels;
   return total;
 }
 
@@ -365,7 +365,7 @@ void Executor::begin_transfer(CommunicatorId c) {
   comm.moving = {Wide{plan.wire.count} * picoseconds_per_second, now_, {}};
   const int channels = of.fabric.channels;
   if (plan.halves_network)
-    network_.start(transfer_of(c), 2 * channels, cap(c), of.links_tree_of_two);
+    network_.start(transfer_of(c), std::int64_t{2} * channels, cap(c), of.links_tree_of_two);
   else
     network_.start(transfer_of(c), channels, cap(c), of.links);
 }
