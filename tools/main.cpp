@@ -43,7 +43,7 @@ Library make_library() {
 std::string find_scenario(const Library& library, const std::string& given) {
   std::error_code error;
   if (fs::exists(given, error)) return given;
-  if (const std::string found = library.find_scenario(given); !found.empty()) return found;
+  if (std::string found = library.find_scenario(given); !found.empty()) return found;
   throw InputError({given}, "cannot be read: no such file, and no scenario of that name" +
                                 suggestion(given, library.scenario_names()));
 }

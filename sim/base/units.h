@@ -53,7 +53,6 @@ inline Time from_seconds(double s) { return from_picoseconds(s * 1e12); }
 inline Time from_microseconds(double us) { return from_picoseconds(us * 1e6); }
 inline Bandwidth from_gb_per_s(double gb) { return {std::llround(gb * 1e9)}; }
 
-
 // Bytes / Bandwidth and Flop / FlopRate are the only two ways in which work becomes time. A transfer never
 // finishes early: the quotient is an exact 128-bit ceiling. Requires: w > 0.
 constexpr Time operator/(Bytes b, Bandwidth w) {

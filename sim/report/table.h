@@ -7,7 +7,7 @@
 namespace shardsim {
 
 struct Table {
-  std::vector<std::string> header;              // of one line each, or two
+  std::vector<std::string> header;             // of one line each, or two
   std::vector<std::vector<std::string>> rows;  // each as long as the header
 };
 
