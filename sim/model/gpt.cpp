@@ -20,7 +20,7 @@ struct Gpt {
         inner(s.heads * s.head_dim) {}
 
   ValueId linear(std::string_view name, ValueId x, std::int64_t in, std::int64_t out) {
-    const ParameterId weight = graph.parameter(std::string(name) + ".weight", in * out);
+    const ParameterId weight = graph.parameter(std::string(name) + ".weight", out, in);
     if (!spec.bias) return graph.linear(x, tokens, in, out, weight);
     const ParameterId bias = graph.parameter(std::string(name) + ".bias", out);
     return graph.linear(x, tokens, in, out, weight, &bias);
@@ -68,10 +68,10 @@ struct Gpt {
   OpGraph build() {
     const ValueId ids = graph.from_host("token ids", tokens);
     const ValueId labels = graph.from_host("labels", tokens);
-    const ParameterId table = graph.parameter("token_embedding", spec.vocab * spec.hidden);
+    const ParameterId table = graph.parameter("token_embedding", spec.vocab, spec.hidden);
     ValueId x = graph.embedding(ids, table, spec.vocab, spec.hidden);
     if (spec.max_positions > 0) {
-      const ParameterId positions = graph.parameter("position_embedding", spec.max_positions * spec.hidden);
+      const ParameterId positions = graph.parameter("position_embedding", spec.max_positions, spec.hidden);
       x = graph.add_positions(x, positions, sequence * spec.hidden);
     }
     x = graph.dropout(x);
@@ -82,7 +82,7 @@ struct Gpt {
     graph.begin_root();
     x = norm("final_norm", x);
     const ParameterId head =
-        spec.tied_embeddings ? table : graph.parameter("head.weight", spec.vocab * spec.hidden);
+        spec.tied_embeddings ? table : graph.parameter("head.weight", spec.vocab, spec.hidden);
     const ValueId logits = graph.linear(x, tokens, spec.hidden, spec.vocab, head);
     graph.loss(logits, labels, /*upcast=*/true);
     return std::move(graph).finish();

@@ -30,8 +30,9 @@ void GraphBuilder::begin_root() {
   graph_.segments.push_back({module_, graph_.ops.next_id(), graph_.ops.next_id()});
 }
 
-ParameterId GraphBuilder::parameter(std::string_view name, std::int64_t elements) {
-  return graph_.parameters.add({graph_.modules[module_].name + "." + std::string(name), elements, module_});
+ParameterId GraphBuilder::parameter(std::string_view name, std::int64_t rows, std::int64_t columns) {
+  return graph_.parameters.add(
+      {graph_.modules[module_].name + "." + std::string(name), rows * columns, rows, module_});
 }
 
 // --- values and operations ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class GraphBuilder {
   ModuleId begin_block(std::string name);
   void begin_root();
   // Registered under the current module.
-  ParameterId parameter(std::string_view name, std::int64_t elements);
+  ParameterId parameter(std::string_view name, std::int64_t rows, std::int64_t columns = 1);
 
   // --- operations ---------------------------------------------------------------------------------------
   ValueId from_host(std::string_view name, std::int64_t tokens);  // integers copied to the GPU

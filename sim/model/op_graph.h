@@ -37,6 +37,7 @@ struct Value {
 struct Parameter {
   std::string name;  // "decoder.17.fc1.weight"
   std::int64_t elements;
+  std::int64_t rows;  // its first dimension, along which FSDP2 shards it
   ModuleId module;
 };
 

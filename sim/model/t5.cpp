@@ -17,7 +17,7 @@ struct T5 {
       : spec(s), graph(w), batch(w.micro_batch), inner(s.heads * s.head_dim) {}
 
   ValueId linear(std::string_view name, ValueId x, std::int64_t tokens, std::int64_t in, std::int64_t out) {
-    return graph.linear(x, tokens, in, out, graph.parameter(std::string(name) + ".weight", in * out));
+    return graph.linear(x, tokens, in, out, graph.parameter(std::string(name) + ".weight", out, in));
   }
   ValueId norm(std::string_view name, ValueId x) {
     return graph.t5_norm(x, spec.hidden, graph.parameter(std::string(name) + ".weight", spec.hidden));
@@ -53,7 +53,7 @@ struct T5 {
   }
   ValueId make_bias(const std::string& prefix, std::int64_t queries, std::int64_t keys, bool relative) {
     if (!relative) return graph.zero_bias(batch * spec.heads * queries * keys);
-    const ParameterId table = graph.parameter(prefix + ".relative_bias", relative_buckets * spec.heads);
+    const ParameterId table = graph.parameter(prefix + ".relative_bias", relative_buckets, spec.heads);
     return graph.position_bias(table, batch, spec.heads, queries, keys);
   }
 
@@ -95,7 +95,7 @@ struct T5 {
     const Workload& w = graph.workload();
     const ValueId ids = graph.from_host("token ids", batch * w.sequence);
     const ValueId labels = graph.from_host("labels", batch * w.decoder_sequence);
-    const ParameterId shared = graph.parameter("shared", spec.vocab * spec.hidden);
+    const ParameterId shared = graph.parameter("shared", spec.vocab, spec.hidden);
     ValueId x = graph.dropout(graph.embedding(ids, shared, spec.vocab, spec.hidden));
     const ValueId memory = encoder(x, w.sequence);
     x = graph.dropout(graph.embedding(labels, shared, spec.vocab, spec.hidden));  // the labels, shifted right
@@ -103,7 +103,7 @@ struct T5 {
     graph.keep_until_here(memory);
     if (spec.tied_embeddings) x = graph.scale("scale by d_model^-0.5", x);
     const ParameterId head =
-        spec.tied_embeddings ? shared : graph.parameter("head.weight", spec.vocab * spec.hidden);
+        spec.tied_embeddings ? shared : graph.parameter("head.weight", spec.vocab, spec.hidden);
     const ValueId logits = graph.linear(x, batch * w.decoder_sequence, spec.hidden, spec.vocab, head);
     graph.loss(logits, labels, /*upcast=*/w.numerics.autocast);
     return std::move(graph).finish();

@@ -6,6 +6,7 @@ namespace shardsim {
 
 ProgramBuilder::ProgramBuilder(Mesh mesh) {
   require(mesh.shard > 0 && mesh.world % mesh.shard == 0, "the sharding factor divides the ranks");
+  require(mesh.reshard > 0 && mesh.shard % mesh.reshard == 0, "resharding divides the sharding factor");
   program_.mesh = mesh;
   stream("default");
 }

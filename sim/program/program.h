@@ -48,15 +48,17 @@ struct Stream {
 inline constexpr StreamId default_stream{0};  // where the model computes; the step is timed on it
 
 // Who takes part in a collective. With a sharding factor F, ranks [kF, (k+1)F) share one copy of the model
-// (shard), ranks of equal position in their shard group hold the same part of it (replica).
-enum class Axis : std::uint8_t { world, shard, replica };
+// (shard), ranks of equal position in their shard group hold the same part of it (replica). Shard groups are
+// cut into smaller groups of neighbours that each hold a copy between forward and backward (reshard).
+enum class Axis : std::uint8_t { world, shard, replica, reshard };
 constexpr std::string_view name(Axis a) {
-  constexpr std::string_view names[] = {"world", "shard", "replica"};
+  constexpr std::string_view names[] = {"world", "shard", "replica", "reshard"};
   return names[static_cast<int>(a)];
 }
 struct Mesh {
   std::int64_t world = 1;
-  std::int64_t shard = 1;  // F, divides world
+  std::int64_t shard = 1;    // F, divides world
+  std::int64_t reshard = 1;  // divides shard
 };
 // One communicator per rank; its collectives run on one stream in the order of issue.
 struct Group {

@@ -109,16 +109,17 @@ constexpr KeySpec table[] = {
     flag_key("training.no_sync", "no reduction before the last micro-step", "false"),
     flag_key("training.sync_each_step", "loss.item() drains the queue at the end of a step"),
 
-    choice_key("strategy.kind", "ddp|fsdp|!zero1|!zero2|!zero3|!fsdp2|!megatron-dp|!mics|!tp",
+    choice_key("strategy.kind", "ddp|fsdp|fsdp2|!zero1|!zero2|!zero3|!megatron-dp|!mics|!tp",
                "who holds what"),
     {"strategy.sharding_factor", integer_or_choice, "full|node", 1, 4194304,
      "ranks that share one copy of the model: 1 = full replication, all = full sharding"},
     {"strategy.reshard_after_forward",
-     flag,
+     flag_or_integer,
      {},
-     0,
-     0,
-     "free a unit after its forward; false = SHARD_GRAD_OP"},
+     1,
+     4194304,
+     "free a unit after its forward; false = SHARD_GRAD_OP; fsdp2: or keep it spread over so many ranks"},
+    flag_key("strategy.reshard_last_block", "fsdp2: the last block too, which backward needs at once"),
     choice_key("strategy.backward_prefetch", "pre|post|none", "when backward gathers the next unit"),
     flag_key("strategy.forward_prefetch", "forward gathers the next unit early"),
     flag_key("strategy.limit_all_gathers", "the rate limiter: two gathered units in flight"),
@@ -260,8 +261,6 @@ Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place) {
   const auto* s = std::get_if<std::string>(&value);
   switch (spec.type) {
     case flag:
-      if (i != nullptr && spec.key == "strategy.reshard_after_forward")
-        not_yet("strategy.reshard_after_forward as a group size (FSDP2)", place);
       if (!std::holds_alternative<bool>(value)) wrong_type(spec, value, "true or false", place);
       if (!spec.legal.empty() && to_string(value) != spec.legal)
         not_yet(fmt::format("{} = {}", spec.key, to_string(value)), place);
@@ -283,6 +282,10 @@ Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place) {
       if (i != nullptr) return checked_number(spec, static_cast<double>(*i), value, place);
       if (s == nullptr) wrong_type(spec, value, "an integer or a name", place);
       return checked_choice(spec, *s, place);
+    case flag_or_integer:
+      if (i != nullptr) return checked_number(spec, static_cast<double>(*i), value, place);
+      if (!std::holds_alternative<bool>(value)) wrong_type(spec, value, "true, false or an integer", place);
+      return value;
   }
   return value;
 }

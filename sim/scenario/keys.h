@@ -14,7 +14,7 @@
 namespace shardsim {
 
 struct KeySpec {
-  enum class Type : std::uint8_t { flag, integer, number, text, choice, integer_or_choice };
+  enum class Type : std::uint8_t { flag, integer, number, text, choice, integer_or_choice, flag_or_integer };
   std::string_view key;  // dotted; elements of lists of tables as "straggler[].gpu"
   Type type;
   // Of a choice "a|b|!c", where ! is known but not built yet; of a flag that is not built, its only value.

@@ -223,6 +223,10 @@ std::vector<std::vector<Rank>> members(const Mesh& mesh, Axis axis) {
       groups.resize(at(mesh.shard));
       for (std::int64_t i = 0; i < mesh.world; ++i) groups[at(i % mesh.shard)].push_back(rank(i));
       break;
+    case Axis::reshard:
+      groups.resize(at(mesh.world / mesh.reshard));
+      for (std::int64_t i = 0; i < mesh.world; ++i) groups[at(i / mesh.reshard)].push_back(rank(i));
+      break;
   }
   return groups;
 }

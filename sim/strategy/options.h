@@ -64,4 +64,14 @@ struct Fsdp {
   Wrap wrap = Wrap::block;
 };
 
+// The same by fully_shard: every parameter sharded along its first dimension.
+struct Fsdp2 {
+  std::int64_t sharding_factor = 1;
+  // Ranks among which a unit's parameters stay spread between forward and backward: the sharding factor =
+  // reshard_after_forward, 1 = they stay unsharded, in between = an integer reshard_after_forward.
+  std::int64_t reshard = 1;
+  bool reshard_last_block = true;  // false: the last block stays unsharded, as backward needs it at once
+  Wrap wrap = Wrap::block;
+};
+
 }  // namespace shardsim

@@ -23,7 +23,13 @@ Program compile(const OpGraph& graph, const Training& training, const Framework&
 Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Fsdp& options);
 
-using Strategy = std::variant<Ddp, Fsdp>;
+// torch.distributed.fsdp.fully_shard (FSDP2) at any sharding factor.
+//   source  torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, _fsdp_collectives.py, _fsdp_param.py
+//   leaves out  CPU offload, set_requires_gradient_sync, explicit prefetching
+Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
+                std::int64_t world, const Fsdp2& options);
+
+using Strategy = std::variant<Ddp, Fsdp, Fsdp2>;
 
 // A job of one GPU has nothing to shard or to reduce: every strategy compiles to plain training.
 // Requires: world > 0; a sharding factor that divides it.

@@ -99,7 +99,7 @@ TEST_CASE("what is known but not built says so") {
   CHECK(complaint(good + "[strategy]\nkind = \"zero3\"") ==
         "a.toml:6:8: strategy.kind = \"zero3\" is not supported yet");
   CHECK(complaint(good + "[strategy]\nreshard_after_forward = 8") ==
-        "a.toml:6:25: strategy.reshard_after_forward as a group size (FSDP2) is not supported yet");
+        "a.toml:6:25: a number of ranks needs strategy.kind = \"fsdp2\"; true or false is expected");
   CHECK(complaint(good + "[strategy]\nwrap = [\"a\", \"b\"]") ==
         "a.toml:6:8: strategy.wrap as a list is not supported yet");
   CHECK(complaint(good + "[strategy.deepspeed]\nreduce_bucket_size = 5e8") ==

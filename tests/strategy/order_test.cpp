@@ -53,6 +53,33 @@ TEST_CASE("hybrid sharding reduces each shard over the replicas, in a group of i
   CHECK(collectives_of(p, Section::steady, Axis::replica) == "AR block 3, AR block 2, AR block 1, AR root");
 }
 
+Program fully_shard(const Fsdp2& options, std::int64_t world = 4) {
+  const OpGraph graph = TinyModel{.blocks = 3, .numerics = bf16_on_shards}.build();
+  return compile(graph, {.reduce = DType::bf16, .gradient_clipping = false}, Framework{}, world,
+                 Strategy(options));
+}
+
+// torch/distributed/fsdp/_fully_shard: as FSDP1 with BACKWARD_PRE.
+TEST_CASE("fully_shard gathers twice, its backward one ahead of the reductions") {
+  CHECK(collectives_of(fully_shard({.sharding_factor = 4, .reshard = 4}), Section::steady, Axis::shard) ==
+        "AG root, AG block 1, AG block 2, AG block 3, "
+        "AG block 3, AG block 2, RS block 3, AG block 1, RS block 2, RS block 1, RS root");
+}
+
+TEST_CASE("fully_shard keeps the last block when told to: backward needs it first") {
+  CHECK(collectives_of(fully_shard({.sharding_factor = 4, .reshard = 4, .reshard_last_block = false}),
+                       Section::steady, Axis::shard) ==
+        "AG root, AG block 1, AG block 2, AG block 3, "
+        "AG block 2, RS block 3, AG block 1, RS block 2, RS block 1, RS root");
+}
+
+TEST_CASE("fully_shard resharded to fewer ranks gathers among them in backward") {
+  const Program p = fully_shard({.sharding_factor = 4, .reshard = 2});
+  CHECK(collectives_of(p, Section::steady, Axis::shard) ==
+        "AG root, AG block 1, AG block 2, AG block 3, RS block 3, RS block 2, RS block 1, RS root");
+  CHECK(collectives_of(p, Section::steady, Axis::reshard) == "AG block 3, AG block 2, AG block 1");
+}
+
 TEST_CASE("full replication reduces whole gradients and gathers nothing") {
   const Program p = program({.sharding_factor = 1});
   CHECK(collectives_of(p, Section::steady, Axis::world) == "AR block 3, AR block 2, AR block 1, AR root");

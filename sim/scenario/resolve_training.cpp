@@ -1,0 +1,192 @@
+#include <cmath>
+
+#include "sim/model/family.h"
+#include "sim/scenario/resolver.h"
+
+namespace shardsim {
+namespace {
+
+// T5's span corruption: 15% of the tokens are noise, in spans of 3 on average; each span leaves one
+// sentinel in the input and one in the target, both end with EOS. (t5/data/preprocessors.py,
+// random_spans_helper)
+std::int64_t span_corruption_targets(std::int64_t inputs) {
+  const auto lengths = [](std::int64_t tokens) {
+    const auto noise = static_cast<std::int64_t>(std::llround(static_cast<double>(tokens) * 0.15));
+    const auto spans = static_cast<std::int64_t>(std::llround(static_cast<double>(noise) / 3.0));
+    return std::pair(tokens - noise + spans + 1, noise + spans + 1);
+  };
+  auto tokens = static_cast<std::int64_t>(static_cast<double>(inputs) / 0.95);  // 1 - 0.15 + 0.05, from below
+  tokens = std::max<std::int64_t>(1, std::min(tokens, inputs));
+  while (lengths(tokens + 1).first <= inputs) ++tokens;
+  return lengths(tokens).second;
+}
+
+}  // namespace
+
+void Resolver::read_workload() {
+  const bool encoder_decoder = entry(s_.model.family).encoder_decoder;
+  const std::string usual = encoder_decoder ? "span-corruption" : "causal";
+  if (text("training.objective", usual, "the family's usual") != usual)
+    fail("training.objective",
+         fmt::format("family \"{}\" is trained with objective \"{}\"", name(s_.model.family), usual));
+  Workload& w = s_.workload;
+  const std::int64_t positions = s_.model.max_positions;
+  const std::int64_t usual_length = encoder_decoder ? 512 : positions > 0 ? positions : 2048;
+  w.sequence = integer("training.sequence_length", usual_length,
+                       positions > 0 ? "the model's positions" : "the family's usual");
+  if (positions > 0 && w.sequence > positions)
+    fail("training.sequence_length",
+         fmt::format("sequences of {} tokens need as many positions; the model has {}", w.sequence,
+                     positions));
+  if (encoder_decoder)
+    w.decoder_sequence = integer("training.decoder_sequence_length", span_corruption_targets(w.sequence),
+                                 fmt::format("span corruption of {} tokens", w.sequence));
+  else if (given("training.decoder_sequence_length"))
+    fail("training.decoder_sequence_length",
+         fmt::format("family \"{}\" has no decoder of its own", name(s_.model.family)));
+  w.dropout = number("training.dropout", s_.model.dropout, "the model's");
+}
+
+std::int64_t Resolver::tokens_per_sample() const {
+  return s_.workload.sequence + s_.workload.decoder_sequence;
+}
+
+// micro_batch * grad_accum * gpus = global_batch: two of the three imply the third.
+void Resolver::read_batch() {
+  const std::string micro_key = "training.micro_batch", accum_key = "training.grad_accum";
+  std::string global_key = "training.global_batch";
+  std::optional<std::int64_t> global;
+  if (given("training.global_batch")) global = required_int(global_key, "");
+  if (given("training.global_batch_tokens")) {
+    const std::int64_t tokens = required_int("training.global_batch_tokens", ""),
+                       sample = tokens_per_sample();
+    if (tokens % sample != 0)
+      fail("training.global_batch_tokens",
+           fmt::format("{} tokens are not whole sequences of {}; {} or {} are", tokens, sample,
+                       std::max<std::int64_t>(1, tokens / sample) * sample, (tokens / sample + 1) * sample));
+    if (global && *global != tokens / sample)
+      fail("training.global_batch_tokens", fmt::format("{} tokens are {} sequences, but global_batch is {}",
+                                                       tokens, tokens / sample, *global));
+    if (!global) global_key = "training.global_batch_tokens";
+    global = tokens / sample;
+  }
+  std::int64_t micro = given(micro_key) ? required_int(micro_key, "") : 0;
+  std::int64_t accum = given(accum_key) ? required_int(accum_key, "") : 0;
+  if (global) {
+    if (micro == 0) micro = divide(*global, accum == 0 ? 1 : accum, global_key, micro_key);
+    if (accum == 0) accum = divide(*global, micro, global_key, accum_key);
+    if (micro * accum * s_.gpus != *global)
+      fail(global_key,
+           fmt::format("a micro-batch of {}, {} micro-steps and {} GPUs make a global batch of {}, not {}",
+                       micro, accum, s_.gpus, micro * accum * s_.gpus, *global));
+  }
+  const std::string implied = global ? "implied by the global batch" : "";
+  s_.workload.micro_batch = integer(micro_key, micro == 0 ? 1 : micro, global ? implied : "the smallest");
+  s_.training.micro_batches =
+      integer(accum_key, accum == 0 ? 1 : accum, global ? implied : "no accumulation");
+  s_.global_batch = s_.workload.micro_batch * s_.training.micro_batches * s_.gpus;
+  s_.global_batch_tokens = s_.global_batch * tokens_per_sample();
+  integer("training.global_batch", s_.global_batch, "micro_batch * grad_accum * gpus");
+  integer("training.global_batch_tokens", s_.global_batch_tokens, "global_batch * tokens of a sequence");
+}
+
+std::int64_t Resolver::divide(std::int64_t global, std::int64_t by, const std::string& global_key,
+                              const std::string& missing) const {
+  const std::int64_t unit = by * s_.gpus;
+  if (global % unit != 0)
+    fail(global_key,
+         fmt::format("a global batch of {} sequences gives no whole {} on {} GPUs; {} or {} do", global,
+                     missing.substr(9), s_.gpus, std::max<std::int64_t>(1, global / unit) * unit,
+                     (global / unit + 1) * unit));
+  return global / unit;
+}
+
+bool Resolver::has(DType t) const { return s_.gpu.profile(t).has_value(); }
+
+void Resolver::read_precision() {
+  struct Precision {
+    std::string name;
+    DType multiply, compute;
+  };
+  const Precision known[] = {{"fp32", DType::fp32, DType::fp32},
+                             {"tf32", DType::tf32, DType::fp32},
+                             {"fp16-mixed", DType::fp16, DType::fp16},
+                             {"bf16-mixed", DType::bf16, DType::bf16}};
+  const std::string usual = has(DType::bf16) ? "bf16-mixed" : has(DType::fp16) ? "fp16-mixed" : "fp32";
+  s_.precision = text("training.precision", usual, fmt::format("what {} is fastest in", s_.gpu.name));
+  const Precision& p = *std::find_if(std::begin(known), std::end(known),
+                                     [&](const auto& k) { return k.name == s_.precision; });
+  if (!has(p.multiply)) {
+    std::string legal;
+    for (const Precision& k : known)
+      if (has(k.multiply)) legal += (legal.empty() ? "" : ", ") + k.name;
+    fail("training.precision",
+         fmt::format("{} has no {} matrix units; legal here: {}", s_.gpu.name, name(p.multiply), legal));
+  }
+  const bool mixed = p.compute != DType::fp32;
+  const bool fsdp = text("strategy.kind", "fsdp", "the strategy for models of any size").starts_with("fsdp");
+  Numerics& n = s_.workload.numerics;
+  n.multiply = p.multiply;
+  n.compute = p.compute;
+  if (!mixed && given("training.mixed_precision"))
+    fail("training.mixed_precision", fmt::format("precision \"{}\" mixes nothing", s_.precision));
+  if (mixed) {
+    const std::string usual_caster = fsdp ? "fsdp" : "autocast";
+    const std::string caster =
+        text("training.mixed_precision", usual_caster, fmt::format("{}'s usual", fsdp ? "FSDP" : "DDP"));
+    if (caster == "fsdp" && !fsdp)
+      fail("training.mixed_precision", "MixedPrecision on shards needs strategy.kind = \"fsdp\"");
+    n.autocast = caster == "autocast";
+  }
+  n.parameter = mixed && !n.autocast ? p.compute : DType::fp32;
+  const std::string reduce =
+      text("training.reduce_precision", std::string(name(n.parameter)), "the format of the gradients");
+  s_.training.reduce = parse(reduce, {DType::fp32, DType::bf16, DType::fp16});
+  if (!fsdp && s_.training.reduce != DType::fp32)
+    fail("training.reduce_precision", "DDP's compression hooks are not supported yet");
+  s_.training.loss_scaling = s_.precision == "fp16-mixed";
+}
+
+void Resolver::read_attention() {
+  const auto legal = [&](AttentionKind kind) {
+    if (kind == AttentionKind::unfused) return std::string();
+    if (std::find(s_.stack.attention.begin(), s_.stack.attention.end(), kind) == s_.stack.attention.end())
+      return fmt::format("stack \"{}\" has no \"{}\" attention", s_.stack.name, name(kind));
+    if (s_.model.family == Family::t5)
+      return fmt::format("\"{}\" attention cannot add T5's relative position bias", name(kind));
+    if (s_.workload.numerics.compute == DType::fp32)
+      return fmt::format("\"{}\" attention computes in 16 bits; precision is \"{}\"", name(kind),
+                         s_.precision);
+    if (std::none_of(s_.gpu.attention.begin(), s_.gpu.attention.end(),
+                     [&](const auto& p) { return p.kind == kind; }))
+      return fmt::format("\"{}\" attention does not run on {}", name(kind), s_.gpu.name);
+    return std::string();
+  };
+  const std::string stack = text("training.stack", "eager-2023", "eager PyTorch of the GPU's generation");
+  s_.stack = read_stack(library_.find("topologies/stacks", stack, settings_.place("training.stack")));
+  AttentionKind best = AttentionKind::unfused;
+  for (auto kind = s_.stack.attention.rbegin(); kind != s_.stack.attention.rend(); ++kind)
+    if (legal(*kind).empty()) best = *kind;
+  s_.workload.attention = parse(text("training.attention", std::string(name(best)), "the best legal one"),
+                                {AttentionKind::unfused, AttentionKind::flash, AttentionKind::flash2});
+  if (const std::string why = legal(s_.workload.attention); !why.empty()) fail("training.attention", why);
+}
+
+void Resolver::read_training() {
+  Training& t = s_.training;
+  t.optimizer =
+      parse(text("training.optimizer", "adamw", "the usual"), {OptimizerKind::adamw, OptimizerKind::adam});
+  t.optimizer_impl =
+      parse(text("training.optimizer_impl", s_.stack.optimizer_impl, fmt::format("stack {}", s_.stack.name)),
+            {OptimizerImpl::for_loop, OptimizerImpl::foreach, OptimizerImpl::fused});
+  t.checkpointing = parse(text("training.activation_checkpointing", "none", "PyTorch's"),
+                          {Checkpointing::none, Checkpointing::full});
+  t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
+  t.sync_each_step = flag("training.sync_each_step", true, "the loss is printed");
+  flag("training.activation_offload", false, "PyTorch's");
+  integer("training.loss_chunks", 1, "PyTorch's");
+  flag("training.compile", false, "PyTorch's");
+  flag("training.no_sync", false, "PyTorch's");
+}
+
+}  // namespace shardsim

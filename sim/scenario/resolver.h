@@ -1,0 +1,106 @@
+// Resolving a scenario: what the parts of the room that read models, topologies, training and strategies
+// share.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include <fmt/format.h>
+
+#include "sim/scenario/library.h"
+#include "sim/scenario/scenario.h"
+#include "sim/scenario/settings.h"
+
+namespace shardsim {
+
+// Reads explicit values and supplies defaults, remembering the origin of each.
+class Resolver {
+ public:
+  Resolver(const Settings& settings, const Library& library) : settings_(settings), library_(library) {}
+
+  Scenario run();
+
+ private:
+  // --- access ---
+  [[noreturn]] void fail(const std::string& key, const std::string& message) const {
+    throw InputError(settings_.place(key), message);
+  }
+  bool given(const std::string& key) const { return settings_.has(key); }
+  template <class T>
+  T get(const std::string& key, const T& fallback, const std::string& reason) {
+    if (const Setting* setting = settings_.find(key)) return std::get<T>(setting->value);
+    Origin origin;
+    origin.reason = reason;
+    settings_.set(key, Scalar(fallback), origin);
+    return fallback;
+  }
+  std::int64_t integer(const std::string& key, std::int64_t fallback, const std::string& reason) {
+    return get<std::int64_t>(key, fallback, reason);
+  }
+  double number(const std::string& key, double fallback, const std::string& reason) {
+    return get<double>(key, fallback, reason);
+  }
+  bool flag(const std::string& key, bool fallback, const std::string& reason) {
+    return get<bool>(key, fallback, reason);
+  }
+  std::string text(const std::string& key, const std::string& fallback, const std::string& reason) {
+    return get<std::string>(key, fallback, reason);
+  }
+  template <class T>
+  T required(const std::string& key, std::string_view what) {
+    const Setting* setting = settings_.find(key);
+    if (setting == nullptr) fail(key, fmt::format("{} needs \"{}\"", what, key.substr(key.rfind('.') + 1)));
+    return std::get<T>(setting->value);
+  }
+  std::int64_t required_int(const std::string& key, std::string_view what) {
+    return required<std::int64_t>(key, what);
+  }
+  template <class Enum, std::size_t Count>
+  static Enum parse(const std::string& text, const Enum (&values)[Count]) {
+    return *std::find_if(std::begin(values), std::end(values), [&](Enum v) { return name(v) == text; });
+  }
+
+  // --- resolve.cpp ---
+  void read_library_tables();
+  void read_cluster();
+  void read_what_ifs();
+  void check_sizes() const;
+  void collect_values();
+
+  // --- resolve_model.cpp ---
+  void read_model();
+  void reject_what_the_family_lacks();
+
+  // --- resolve_topology.cpp ---
+  void read_topology();
+  void read_links(NodeSpec& node);
+  void read_network(TopologySpec& t);
+  Transport resolved_transport();
+
+  // --- resolve_training.cpp ---
+  void read_workload();
+  std::int64_t tokens_per_sample() const;
+  void read_batch();
+  std::int64_t divide(std::int64_t global, std::int64_t by, const std::string& global_key,
+                      const std::string& missing) const;
+  bool has(DType t) const;
+  void read_precision();
+  void read_attention();
+  void read_training();
+
+  // --- resolve_strategy.cpp ---
+  void read_strategy();
+  void reject(std::initializer_list<const char*> keys, std::string_view kind) const;
+  void read_ddp();
+  void read_fsdp();
+  void read_fsdp2();
+  std::int64_t reshard_ranks(std::int64_t factor);
+  std::int64_t sharding_factor();
+
+  Settings settings_;  // grows by what files and defaults add
+  const Library& library_;
+  Scenario s_{};
+};
+
+}  // namespace shardsim
