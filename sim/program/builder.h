@@ -21,7 +21,8 @@ class ProgramBuilder {
   EventId event() { return {program_.events++}; }
   LabelId label(std::string_view text);
   KernelId kernel(const Kernel& kernel);
-  TensorId tensor(std::string_view name, Bytes bytes, Category category, StreamId stream = default_stream);
+  TensorId tensor(std::string_view name, Bytes bytes, Category category, StreamId stream = default_stream,
+                  MemorySpace space = MemorySpace::device);
   StreamId stream_of(GroupId group) const { return program_.groups[group].stream; }
   Bytes bytes_of(TensorId t) const { return program_.tensors[t].bytes; }
 
@@ -45,6 +46,7 @@ class ProgramBuilder {
   void wait(StreamId s, EventId e) { emit(Wait{s, e}); }
   void host_wait(EventId e) { emit(HostWait{e}); }
   void host(HostWork w, std::int32_t amount = 1) { emit(HostBusy{w, amount}); }
+  void host_pass(Bytes traffic, std::string_view l) { emit(HostPass{traffic, label(l)}); }
   void begin_mark(std::string_view l) { emit(MarkBegin{label(l)}); }
   void end_mark() { emit(MarkEnd{}); }
   // `waiter` waits for everything issued on `waited` so far.

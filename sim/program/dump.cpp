@@ -34,7 +34,9 @@ struct InstructionText {
 
   std::string operator()(const Alloc& i) const {
     const Tensor& t = p.tensors[i.tensor];
-    return fmt::format("alloc {} {} {}", tensor(i.tensor), text(t.bytes), stream(t.stream));
+    constexpr const char* spaces[] = {"", "pinned", "host"};
+    return fmt::format("alloc {} {} {}", tensor(i.tensor), text(t.bytes),
+                       t.space == MemorySpace::device ? stream(t.stream) : spaces[static_cast<int>(t.space)]);
   }
   std::string operator()(const Free& i) const { return "free " + tensor(i.tensor); }
   std::string operator()(const RecordUse& i) const {
@@ -64,6 +66,9 @@ struct InstructionText {
   std::string operator()(const HostWait& i) const { return fmt::format("host_wait e{}", i.event.index); }
   std::string operator()(const HostBusy& i) const {
     return fmt::format("host {} {}", name(i.work), i.amount);
+  }
+  std::string operator()(const HostPass& i) const {
+    return fmt::format("host_pass {}  # {}", text(i.traffic), label(i.label));
   }
   std::string operator()(const MarkBegin& i) const { return fmt::format("begin {}", label(i.label)); }
   std::string operator()(const MarkEnd&) const { return "end"; }

@@ -34,12 +34,17 @@ using BodyId = Id<struct BodyTag>;
 
 // --- tables -----------------------------------------------------------------------------------------------
 
-// Allocated from the pool of `stream`.
+enum class MemorySpace : std::uint8_t {
+  device,  // the GPU's, by the caching allocator, from the pool of the tensor's stream
+  pinned,  // page-locked host memory
+  host,    // pageable
+};
 struct Tensor {
   LabelId label;
   Bytes bytes;  // requested, > 0
   Category category;
   StreamId stream;
+  MemorySpace space = MemorySpace::device;
 };
 
 struct Stream {
@@ -120,13 +125,17 @@ struct HostBusy {
   HostWork work;
   std::int32_t amount;
 };
+struct HostPass {  // the host's cores stream through host memory, which the ranks of a node share
+  Bytes traffic;   // read + written
+  LabelId label;
+};
 struct MarkBegin {  // nested phases for people: "forward", "decoder 17"
   LabelId label;
 };
 struct MarkEnd {};
 
 using Instruction = std::variant<Alloc, Free, RecordUse, Launch, Collective, Copy, Record, Wait, HostWait,
-                                 HostBusy, MarkBegin, MarkEnd>;
+                                 HostBusy, HostPass, MarkBegin, MarkEnd>;
 
 // --- program ----------------------------------------------------------------------------------------------
 

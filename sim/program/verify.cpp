@@ -64,6 +64,8 @@ class Verifier {
   }
   void check(const RecordUse& i) {
     if (!live_[at(i.tensor.index)]) offence("used but not live: " + text(i.tensor));
+    if (program_.tensors[i.tensor].space != MemorySpace::device)
+      offence("a stream's use of host memory needs an event: " + text(i.tensor));
   }
   void check(const Launch& i) {
     if (group_stream_[at(i.stream.index)]) offence("a kernel on the stream of a group");
@@ -82,6 +84,9 @@ class Verifier {
     if (!recorded_anywhere_[at(i.event.index)]) offence("the host waits for an event nobody ever records");
   }
   void check(const HostBusy&) {}
+  void check(const HostPass& i) {
+    if (i.traffic.count <= 0) offence("a pass of the host over nothing");
+  }
   void check(const MarkBegin&) {}
   void check(const MarkEnd&) {}
 

@@ -58,7 +58,8 @@ struct Memory {
   Bytes peak_allocated, peak_active, peak_reserved;
   ByCategory at_peak{};  // sums to peak_allocated
   std::int64_t alloc_retries = 0;
-  Rank rank;  // with the highest reserved peak; the figures are its own
+  Bytes peak_host;  // of the node's memory, for this GPU
+  Rank rank;        // with the highest reserved peak; the figures are its own
 };
 
 struct OutOfMemory {
@@ -68,10 +69,11 @@ struct OutOfMemory {
   std::string phase;  // "backward / decoder 17"
   std::string tensor;
   Category category{};
-  Bytes requested;   // by the tensor
-  Bytes segment;     // by cudaMalloc
-  Bytes free;        // left on the device
-  Bytes fragmented;  // cached in segments that cannot be returned
+  bool on_host = false;  // not the GPU's memory ran out but the node's; the bytes are a GPU's share
+  Bytes requested;       // by the tensor
+  Bytes segment;         // by cudaMalloc
+  Bytes free;            // left on the device
+  Bytes fragmented;      // cached in segments that cannot be returned
   ByCategory live{};
   struct Live {
     std::string tensor;

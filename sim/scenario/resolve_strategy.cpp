@@ -6,7 +6,8 @@ namespace shardsim {
 
 void Resolver::read_strategy() {
   const std::string kind = std::get<std::string>(settings_.find("strategy.kind")->value);
-  text("strategy.cpu_offload", "none", "PyTorch's");
+  if (kind == "ddp" && text("strategy.cpu_offload", "none", "PyTorch's") != "none")
+    fail("strategy.cpu_offload", "DDP keeps everything on the GPU; offload needs a strategy that shards");
   if (kind == "ddp")
     read_ddp();
   else if (kind == "fsdp2")
@@ -47,6 +48,7 @@ void Resolver::read_fsdp() {
   f.forward_prefetch = flag("strategy.forward_prefetch", false, "PyTorch's");
   f.limit_all_gathers =
       flag("strategy.limit_all_gathers", s_.stack.limit_all_gathers, fmt::format("stack {}", s_.stack.name));
+  f.cpu_offload = fsdp_offload(f.sharding_factor);
   f.use_orig_params = flag("strategy.use_orig_params", true, "recommended since PyTorch 2.1");
   f.wrap =
       parse(text("strategy.wrap", "block", "one unit per transformer block"), {Wrap::block, Wrap::model});
@@ -61,11 +63,26 @@ void Resolver::read_fsdp2() {
   Fsdp2 f;
   f.sharding_factor = sharding_factor();
   f.reshard = reshard_ranks(f.sharding_factor);
+  f.cpu_offload = fsdp_offload(f.sharding_factor);
   f.reshard_last_block = flag("strategy.reshard_last_block", true, "fully_shard on every block alike");
   f.wrap =
       parse(text("strategy.wrap", "block", "one unit per transformer block"), {Wrap::block, Wrap::model});
   s_.strategy = f;
   s_.strategy_name = fmt::format("fsdp2 F={}", f.sharding_factor);
+}
+
+// CPUOffload(offload_params=True), CPUOffloadPolicy: parameters, gradients and optimizer together.
+bool Resolver::fsdp_offload(std::int64_t factor) {
+  const std::string key = "strategy.cpu_offload";
+  const std::string what = text(key, "none", "PyTorch's");
+  if (what == "none") return false;
+  if (what == "optimizer")
+    fail(key, "FSDP offloads the optimizer together with the parameters: \"parameters\"");
+  if (factor == 1 && s_.gpus > 1)
+    fail(key, "FSDP offloads sharded parameters only; the sharding factor is 1");
+  if (s_.training.micro_batches > 1 && !s_.training.no_sync)
+    fail(key, "FSDP cannot add up reduced gradients that are offloaded; accumulate with no_sync = true");
+  return true;
 }
 
 // Over how many ranks a unit's parameters are spread between forward and backward.

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "sim/scenario/resolver.h"
 #include "sim/topology/node_shape.h"
 
@@ -33,6 +35,11 @@ void Resolver::read_topology() {
       static_cast<int>(integer("topology.node.gpus_per_pcie_switch", 2, "as in DGX nodes"));
   node.nics = static_cast<int>(integer("topology.node.nics", 0, "no network"));
   if (node.nics > 0) read_network(t);
+  node.host_memory = {std::llround(
+      number("topology.node.host_memory_gib", 128.0 * node.gpus, "an estimate: 128 GiB per GPU") *
+      1073741824.0)};
+  node.host_bandwidth = from_gb_per_s(number("topology.node.host_memory_gb_per_s", 100,
+                                             "an estimate: half of what two sockets' DDR4 can do"));
   make_node_shape(node, s_.gpu);  // complains about links that do not connect
 }
 

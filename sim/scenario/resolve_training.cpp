@@ -2,6 +2,7 @@
 
 #include "sim/model/family.h"
 #include "sim/scenario/resolver.h"
+#include "sim/strategy/optimizer.h"
 
 namespace shardsim {
 namespace {
@@ -172,13 +173,16 @@ void Resolver::read_attention() {
   if (const std::string why = legal(s_.workload.attention); !why.empty()) fail("training.attention", why);
 }
 
+constexpr OptimizerKind all_optimizers[] = {
+    OptimizerKind::adamw,        OptimizerKind::adam,      OptimizerKind::lamb,      OptimizerKind::sgd,
+    OptimizerKind::sgd_momentum, OptimizerKind::adafactor, OptimizerKind::adamw_8bit};
+constexpr OptimizerImpl all_implementations[] = {OptimizerImpl::fused, OptimizerImpl::foreach,
+                                                 OptimizerImpl::for_loop};
+
 void Resolver::read_training() {
   Training& t = s_.training;
-  t.optimizer =
-      parse(text("training.optimizer", "adamw", "the usual"), {OptimizerKind::adamw, OptimizerKind::adam});
-  t.optimizer_impl =
-      parse(text("training.optimizer_impl", s_.stack.optimizer_impl, fmt::format("stack {}", s_.stack.name)),
-            {OptimizerImpl::for_loop, OptimizerImpl::foreach, OptimizerImpl::fused});
+  t.optimizer = parse(text("training.optimizer", "adamw", "the usual"), all_optimizers);
+  t.optimizer_impl = optimizer_impl();
   t.checkpointing = parse(text("training.activation_checkpointing", "none", "PyTorch's"),
                           {Checkpointing::none, Checkpointing::full});
   t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
@@ -186,7 +190,23 @@ void Resolver::read_training() {
   flag("training.activation_offload", false, "PyTorch's");
   integer("training.loss_chunks", 1, "PyTorch's");
   flag("training.compile", false, "PyTorch's");
-  flag("training.no_sync", false, "PyTorch's");
+  t.no_sync = flag("training.no_sync", false, "PyTorch's");
+  if (t.no_sync && t.micro_batches == 1)
+    fail("training.no_sync", "no_sync needs several micro-steps; grad_accum is 1");
+}
+
+OptimizerImpl Resolver::optimizer_impl() {
+  const std::string key = "training.optimizer_impl";
+  const OptimizerKind kind = s_.training.optimizer;
+  std::string usual = s_.stack.optimizer_impl, reason = fmt::format("stack {}", s_.stack.name), legal;
+  for (const OptimizerImpl impl : all_implementations)
+    if (exists(kind, impl)) legal += (legal.empty() ? "" : ", ") + std::string(name(impl));
+  if (!exists(kind, parse(usual, all_implementations)))
+    usual = legal.substr(0, legal.find(',')), reason = fmt::format("how {} is implemented", name(kind));
+  const OptimizerImpl impl = parse(text(key, usual, reason), all_implementations);
+  if (!exists(kind, impl))
+    fail(key, fmt::format("{} has no \"{}\" implementation; legal: {}", name(kind), name(impl), legal));
+  return impl;
 }
 
 }  // namespace shardsim

@@ -88,6 +88,7 @@ class Resolver {
   void read_precision();
   void read_attention();
   void read_training();
+  OptimizerImpl optimizer_impl();
 
   // --- resolve_strategy.cpp ---
   void read_strategy();
@@ -95,6 +96,7 @@ class Resolver {
   void read_ddp();
   void read_fsdp();
   void read_fsdp2();
+  bool fsdp_offload(std::int64_t factor);
   std::int64_t reshard_ranks(std::int64_t factor);
   std::int64_t sharding_factor();
 

@@ -48,7 +48,8 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
         .streams = std::vector<StreamState>(program.streams.size()),
         .events = std::vector<EventState>(at(program.events)),
         .allocator = CachingAllocator(cluster.gpu.memory - outside_allocator(cluster, job, rank), streams()),
-        .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live)});
+        .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live),
+        .on_host = IdVector<TensorId, char>(program.tensors.size(), 0)});
   }
   for (std::size_t c = 0; c < job.communicators.size(); ++c)
     communicators_.push_back(
@@ -544,6 +545,16 @@ bool Executor::execute(RankClassId r, const HostBusy& i) {
   return true;
 }
 
+// The ranks of a node pass over their shares of host memory at the same time.
+bool Executor::execute(RankClassId r, const HostPass& i) {
+  ranks_[r].host.clock += i.traffic * ranks_of_a_node() / cluster_.topology.spec().node.host_bandwidth;
+  return true;
+}
+
+int Executor::ranks_of_a_node() const {
+  return std::min(cluster_.topology.spec().node.gpus, cluster_.topology.gpus());
+}
+
 bool Executor::execute(RankClassId r, const MarkBegin& i) {
   auto& marks = ranks_[r].host.marks;
   marks.push_back(i.label);
@@ -563,7 +574,20 @@ bool Executor::execute(RankClassId r, const RecordUse& i) {
   return true;
 }
 
+// PyTorch caches pinned memory, so cudaHostAlloc runs in the first step only: its time is left out.
+bool Executor::allocate_on_host(RankClassId r, TensorId tensor) {
+  RankState& rank = ranks_[r];
+  rank.host_memory += program_.tensors[tensor].bytes;
+  rank.peak_host_memory = std::max(rank.peak_host_memory, rank.host_memory);
+  rank.on_host[tensor] = true;
+  const Bytes capacity = cluster_.topology.spec().node.host_memory;
+  if (rank.host_memory * ranks_of_a_node() <= capacity) return true;
+  out_of_memory(r, tensor);
+  return false;
+}
+
 bool Executor::execute(RankClassId r, const Alloc& i) {
+  if (program_.tensors[i.tensor].space != MemorySpace::device) return allocate_on_host(r, i.tensor);
   RankState& rank = ranks_[r];
   HostState& host = rank.host;
   if (!rank.pending.empty()) {
@@ -597,6 +621,11 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
 
 bool Executor::execute(RankClassId r, const Free& i) {
   RankState& rank = ranks_[r];
+  if (program_.tensors[i.tensor].space != MemorySpace::device) {
+    rank.host_memory -= program_.tensors[i.tensor].bytes;
+    rank.on_host[i.tensor] = false;
+    return true;
+  }
   const BlockId block = std::exchange(rank.block[i.tensor], not_live);
   rank.ledger.remove(program_.tensors[i.tensor].category, rank.allocator.size(block));
   const std::uint64_t waits = rank.allocator.free(block);
@@ -640,22 +669,34 @@ void Executor::out_of_memory(RankClassId r, TensorId id) {
   const auto key = std::pair(rank.host.clock, job_.ranks[r].rank);
   if (oom_ && std::pair(oom_->at, oom_->rank) < key) return;
   const Tensor& tensor = program_.tensors[id];
+  const bool on_host = tensor.space != MemorySpace::device;
   OutOfMemory oom{.rank = job_.ranks[r].rank,
                   .at = rank.host.clock,
                   .step = rank.host.step,
                   .phase = rank.host.section == Section::init ? "init" : "",
                   .tensor = program_.labels[tensor.label],
                   .category = tensor.category,
+                  .on_host = on_host,
                   .requested = tensor.bytes,
                   .segment = CachingAllocator::segment_size(CachingAllocator::round_up(tensor.bytes)),
                   .free = rank.allocator.capacity() - rank.allocator.stats().reserved,
                   .fragmented = rank.allocator.cached_in_split_segments(),
                   .live = rank.ledger.now(),
                   .largest_live = {}};
+  if (on_host) {  // a rank's share of the node's memory
+    oom.segment = tensor.bytes;
+    oom.free = Bytes{cluster_.topology.spec().node.host_memory.count / ranks_of_a_node()} -
+               (rank.host_memory - tensor.bytes);
+    oom.fragmented = {};
+    oom.live = {};
+    for (const TensorId t : ids(program_.tensors))
+      if (rank.on_host[t] && t != id)
+        oom.live[static_cast<std::size_t>(program_.tensors[t].category)] += program_.tensors[t].bytes;
+  }
   for (const LabelId mark : rank.host.marks)
     oom.phase += (oom.phase.empty() ? "" : " / ") + program_.labels[mark];
   for (const TensorId t : ids(program_.tensors))
-    if (rank.block[t] != not_live)
+    if (on_host ? rank.on_host[t] && t != id : rank.block[t] != not_live)
       oom.largest_live.push_back({program_.labels[program_.tensors[t].label], program_.tensors[t].category,
                                   program_.tensors[t].bytes});
   std::stable_sort(oom.largest_live.begin(), oom.largest_live.end(),

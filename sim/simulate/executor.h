@@ -68,6 +68,8 @@ struct RankState {
   std::vector<EventState> events;
   CachingAllocator allocator;
   IdVector<TensorId, BlockId> block;
+  IdVector<TensorId, char> on_host;  // alive, pinned or not
+  Bytes host_memory{}, peak_host_memory{};
   HostState host{};
   Ledger ledger{};
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
@@ -168,8 +170,11 @@ class Executor {
   bool execute(RankClassId r, const Wait& i);
   bool execute(RankClassId r, const HostWait& i);
   bool execute(RankClassId r, const HostBusy& i);
+  bool execute(RankClassId r, const HostPass& i);
   bool execute(RankClassId r, const MarkBegin& i);
   bool execute(RankClassId r, const MarkEnd& i);
+  int ranks_of_a_node() const;
+  bool allocate_on_host(RankClassId r, TensorId tensor);
   bool issue(RankClassId r, StreamId s, StreamOp op, Time cost);
   void push(RankClassId r, int s, StreamOp op);
   bool sleep_until_clock(RankClassId r);

@@ -28,7 +28,8 @@ class DdpCompiler {
         group_(program_.group(Axis::world)),
         autograd_(step_.make_autograd()),
         next_(step_.make_autograd()) {
-    for (const Parameter& p : graph.parameters) trained_.push_back(step_.trained(p.name, p.elements));
+    for (const Parameter& p : graph.parameters)
+      trained_.push_back(step_.trained(p.name, p.rows, p.elements / p.rows));
   }
 
   Program run() && {
@@ -40,24 +41,26 @@ class DdpCompiler {
 
     // Step 1 reduces everything in one bucket and records the order in which gradients arrive; from it the
     // buckets are rebuilt before the forward pass of step 2.
-    const BodyId start = micro_batch(whole, autograd_, false), start_next = later_micro_batch(whole);
+    const auto start = micro_batches(whole);
     const BodyId first_update = step_.optimizer_body(trained_, true, std::nullopt);
     const auto buckets = make_buckets(arrivals_, false);
     const BodyId rebuild = rebuild_body(whole, buckets);
-    const BodyId micro = micro_batch(buckets, autograd_, false), micro_next = later_micro_batch(buckets);
+    const auto steady = micro_batches(buckets);
     const BodyId update = step_.optimizer_body(trained_, false, std::nullopt);
 
-    const std::int64_t more = step_.training.micro_batches - 1;
-    append(Section::first, {{start, 1}, {start_next, more}, {first_update, 1}});
-    append(Section::second, {{rebuild, 1}, {micro, 1}, {micro_next, more}, {update, 1}});
-    append(Section::steady, {{micro, 1}, {micro_next, more}, {update, 1}});
+    step_.append(Section::first, start);
+    program_.append_to(Section::first, first_update);
+    program_.append_to(Section::second, rebuild);
+    for (const Section section : {Section::second, Section::steady}) {
+      step_.append(section, steady);
+      program_.append_to(section, update);
+    }
     return std::move(step_).finish();
   }
 
  private:
-  void append(Section section, std::initializer_list<Repeat> bodies) {
-    for (const Repeat& r : bodies) program_.append_to(section, r.body, r.times);
-  }
+  DType dtype() const { return step_.training.stored; }
+  std::int64_t width() const { return bytes_per_element(dtype()); }
 
   // compute_bucket_assignment_by_size: a bucket closes once it has reached its limit.
   std::vector<Bucket> make_buckets(const std::vector<ParameterId>& order, bool unlimited) {
@@ -67,14 +70,13 @@ class DdpCompiler {
       open.parameters.push_back(p);
       open.elements += step_.graph.parameters[p].elements;
       const Bytes limit = buckets.empty() ? std::min(first_bucket, options_.bucket_cap) : options_.bucket_cap;
-      if (!unlimited && storage(open.elements, DType::fp32) >= limit)
-        buckets.push_back(std::exchange(open, {}));
+      if (!unlimited && storage(open.elements, dtype()) >= limit) buckets.push_back(std::exchange(open, {}));
     }
     if (!open.parameters.empty()) buckets.push_back(std::move(open));
     for (std::size_t i = 0; i < buckets.size(); ++i) {
       buckets[i].buffer =
           program_.tensor(unlimited ? "bucket of all gradients" : "bucket " + std::to_string(i),
-                          storage(buckets[i].elements, DType::fp32), Category::communication_buffers);
+                          storage(buckets[i].elements, dtype()), Category::communication_buffers);
       buckets[i].reduced = program_.event();
     }
     return buckets;
@@ -87,12 +89,12 @@ class DdpCompiler {
     return body;
   }
 
-  BodyId later_micro_batch(const std::vector<Bucket>& buckets) {
-    if (step_.training.micro_batches == 1) return BodyId{-1};
-    return micro_batch(buckets, next_, true);
+  std::vector<Repeat> micro_batches(const std::vector<Bucket>& buckets) {
+    return step_.micro_batches([&](MicroBatch m) { return micro_batch(buckets, m); });
   }
 
-  BodyId micro_batch(const std::vector<Bucket>& buckets, Autograd& autograd, bool later) {
+  BodyId micro_batch(const std::vector<Bucket>& buckets, MicroBatch micro) {
+    Autograd& autograd = micro.first ? autograd_ : next_;
     const BodyId body = program_.begin_body();
     program_.begin_mark("forward");
     for (const Segment& s : step_.graph.segments) autograd.forward(s);
@@ -102,8 +104,8 @@ class DdpCompiler {
     autograd.begin_backward();
     for (auto s = step_.graph.segments.rbegin(); s != step_.graph.segments.rend(); ++s)
       autograd.backward(*s,
-                        [&](ParameterId p, TensorId gradient) { on_gradient(buckets, p, gradient, later); });
-    finish_reduction(buckets);
+                        [&](ParameterId p, TensorId gradient) { on_gradient(buckets, p, gradient, micro); });
+    if (micro.reduces) finish_reduction(buckets);
     autograd.end_micro_batch();
     program_.end_mark();
     return body;
@@ -121,25 +123,27 @@ class DdpCompiler {
   }
 
   // mark_variable_ready: divides by the world size on the way into the bucket. Buckets are reduced strictly
-  // in order; a full one waits for those before it.
-  void on_gradient(const std::vector<Bucket>& buckets, ParameterId p, TensorId gradient, bool later) {
+  // in order; a full one waits for those before it. Under no_sync the gradient only accumulates.
+  void on_gradient(const std::vector<Bucket>& buckets, ParameterId p, TensorId gradient, MicroBatch micro) {
     arrivals_.push_back(p);
     Trained& t = trained_[static_cast<std::size_t>(p.index)];
-    if (options_.gradient_as_bucket_view) {
-      step_.pass(later ? "accumulate in bucket" : "copy to bucket", t.elements, later ? 12 : 8,
-                 HostWork::backward_op);
-      program_.free(gradient);
-    } else {
-      step_.accumulate(t, gradient, later);
-      step_.pass("copy to bucket", t.elements, 8, HostWork::backward_op);
-    }
+    const bool kept = !options_.gradient_as_bucket_view || step_.accumulates_unreduced();
+    if (kept) step_.accumulate(t, gradient, !micro.first);
+    if (!micro.reduces) return;
+    if (kept)
+      step_.pass("copy to bucket", t.elements, 2 * width(), HostWork::backward_op);
+    else
+      step_.pass(micro.first ? "copy to bucket" : "accumulate in bucket", t.elements,
+                 (micro.first ? 2 : 3) * width(), HostWork::backward_op);
+    if (options_.gradient_as_bucket_view)
+      program_.free(kept ? std::exchange(t.gradient, no_tensor) : gradient);
     --missing_[bucket_of_[p]];
     for (; next_bucket_ < buckets.size() && missing_[next_bucket_] == 0; ++next_bucket_) {
       const Bucket& bucket = buckets[next_bucket_];
       const StreamId stream = program_.stream_of(group_);
       program_.host(HostWork::bucket_hook);
       program_.wait_stream(stream, default_stream);
-      program_.collective(group_, CollectiveKind::all_reduce, DType::fp32, program_.bytes_of(bucket.buffer),
+      program_.collective(group_, CollectiveKind::all_reduce, dtype(), program_.bytes_of(bucket.buffer),
                           program_.program().labels[program_.program().tensors[bucket.buffer].label]);
       program_.record(bucket.reduced, stream);
     }
@@ -152,7 +156,8 @@ class DdpCompiler {
       program_.wait(default_stream, bucket.reduced);
       if (options_.gradient_as_bucket_view) continue;
       for (const ParameterId p : bucket.parameters)
-        step_.pass("copy from bucket", step_.graph.parameters[p].elements, 8, HostWork::backward_op);
+        step_.pass("copy from bucket", step_.graph.parameters[p].elements, 2 * width(),
+                   HostWork::backward_op);
     }
   }
 

@@ -1,5 +1,6 @@
 #include <deque>
 #include <string>
+#include <utility>
 
 #include "sim/base/check.h"
 #include "sim/strategy/step_writer.h"
@@ -24,11 +25,13 @@ struct Unit {
   std::size_t parameters = 0;
   std::int64_t elements = 0;           // padded so that every rank's shard is equal
   std::int64_t shard = 0;              // elements of a rank
-  Trained trained{};                   // fp32 shard and optimizer state
-  TensorId gradient[2]{};              // fp32 shard of the first and of a later micro-batch
+  Trained trained{};                   // the shard as stored, and the optimizer's state
+  TensorId gradient[2]{};              // as stored: shard of the first and of a later micro-batch
+  TensorId host_gradient = no_tensor;  // with CPU offload
+  TensorId device_shard = no_tensor;   // the same: the shard on the GPU, for the all-gather
   TensorId low_shard = no_tensor;      // the shard in param_dtype
   TensorId full = no_tensor;           // all-gathered
-  TensorId flat_gradient = no_tensor;  // concatenated, unsharded
+  TensorId flat_gradient[2]{};         // concatenated, unsharded, of the first and of a later micro-batch
   TensorId cast_gradient = no_tensor;  // the same in reduce_dtype
   TensorId reduced = no_tensor;        // this rank's shard in reduce_dtype
   EventId freed{};                     // on the default stream, when the unsharded parameter is freed
@@ -40,7 +43,8 @@ class FsdpCompiler {
  public:
   FsdpCompiler(const OpGraph& graph, const Training& training, const Framework& framework, std::int64_t world,
                const Fsdp& options)
-      : step_(graph, training, framework, {world, options.sharding_factor}),
+      : step_(graph, training, framework, {world, options.sharding_factor},
+              options.cpu_offload ? MemorySpace::pinned : MemorySpace::device),
         program_(step_.program),
         options_(options),
         world_(world),
@@ -48,6 +52,7 @@ class FsdpCompiler {
         param_dtype_(graph.parameter_dtype),
         autograd_(step_.make_autograd()) {
     require(factor_ >= 1 && world % factor_ == 0, "the sharding factor divides the ranks");
+    require(!offloads() || shards(), "FSDP offloads sharded parameters only");
     unshard_ = program_.stream("unshard");
     pre_unshard_ = program_.stream("pre_unshard");
     post_backward_ = program_.stream("post_backward");
@@ -57,31 +62,25 @@ class FsdpCompiler {
       all_reduce_ = program_.stream("all_reduce");
     }
     if (factor_ == 1) replica_group_ = program_.group(Axis::world);
+    if (offloads()) copied_to_host_ = program_.event();
     make_units();
   }
 
   Program run() && {
     init();
-    std::vector<Trained> trained;
-
     // Forward prefetch knows the order of the units only from step 2 on; the queue of the rate limiter is
     // empty only in the very first micro-batch.
-    const BodyId very_first = micro_batch(/*forward_prefetch=*/false, /*later=*/false);
-    const std::int64_t more = step_.training.micro_batches - 1;
-    const BodyId later = more > 0 ? micro_batch(false, true) : BodyId{-1};
-    const BodyId first = micro_batch(options_.forward_prefetch, false);
-    const BodyId later_prefetching = more > 0 && options_.forward_prefetch ? micro_batch(true, true) : later;
-    trained.clear();
+    const auto first_step = micro_batches(false);
+    const auto step = micro_batches(options_.forward_prefetch);
+    std::vector<Trained> trained;
     for (const Unit& u : units_) trained.push_back(u.trained);
     const BodyId first_update = step_.optimizer_body(trained, true, shard_group_);
     const BodyId update = step_.optimizer_body(trained, false, shard_group_);
 
-    program_.append_to(Section::first, very_first);
-    program_.append_to(Section::first, later, more);
+    step_.append(Section::first, first_step);
     program_.append_to(Section::first, first_update);
     for (const Section section : {Section::second, Section::steady}) {
-      program_.append_to(section, first);
-      program_.append_to(section, later_prefetching, more);
+      step_.append(section, step);
       program_.append_to(section, update);
     }
     return std::move(step_).finish();
@@ -89,7 +88,9 @@ class FsdpCompiler {
 
  private:
   bool shards() const { return factor_ > 1; }
-  bool mixed() const { return param_dtype_ != DType::fp32; }
+  bool offloads() const { return options_.cpu_offload; }
+  bool mixed() const { return param_dtype_ != stored(); }
+  DType stored() const { return step_.training.stored; }
   DType reduce_dtype() const { return step_.training.reduce; }
   StreamId reduction_end() const { return all_reduce_ ? *all_reduce_ : post_backward_; }
 
@@ -106,7 +107,7 @@ class FsdpCompiler {
     }
     for (const Parameter& p : graph.parameters) {
       Unit& unit = units_[unit_of_[p.module]];
-      constexpr std::int64_t alignment = 16 / 4;  // bytes of an address / bytes of fp32
+      const std::int64_t alignment = 16 / bytes_per_element(stored());  // elements between addresses
       unit.elements +=
           options_.use_orig_params ? (p.elements + alignment - 1) / alignment * alignment : p.elements;
       ++unit.parameters;
@@ -126,25 +127,34 @@ class FsdpCompiler {
           tensor("low-precision shard", u.shard, param_dtype_, Category::unsharded_parameters, pre_unshard_);
     if (shards())
       u.full = tensor("unsharded", u.elements, param_dtype_, Category::unsharded_parameters, unshard_);
-    if (!(result_is_whole() && !mixed()))
-      u.flat_gradient =
-          tensor("flat gradient", u.elements, param_dtype_, Category::communication_buffers, default_stream);
     if (reduce_dtype() != param_dtype_ && !result_is_whole())
       u.cast_gradient = tensor("gradient in reduce dtype", u.elements, reduce_dtype(),
                                Category::communication_buffers, post_backward_);
-    if (shards() && reduce_dtype() != DType::fp32)
+    if (shards() && reduce_dtype() != stored())
       u.reduced =
           tensor("reduced shard", u.shard, reduce_dtype(), Category::communication_buffers, post_backward_);
     for (TensorId& gradient : u.gradient)
-      gradient = tensor("gradient shard", u.shard, DType::fp32, Category::gradients, gradient_stream());
-    u.trained.gradient = u.gradient[0];
+      gradient = tensor("gradient shard", u.shard, stored(), Category::gradients, gradient_stream());
+    for (const std::size_t i : {0, 1})
+      u.flat_gradient[i] = flat_is_result() ? u.gradient[i]
+                                            : tensor("flat gradient", u.elements, param_dtype_,
+                                                     Category::communication_buffers, default_stream);
+    if (offloads()) {
+      u.host_gradient = program_.tensor(u.name + " gradient shard", storage(u.shard, stored()),
+                                        Category::gradients, default_stream, MemorySpace::pinned);
+      u.device_shard =
+          tensor("shard on the GPU", u.shard, stored(), Category::unsharded_parameters, pre_unshard_);
+    } else {
+      u.trained.gradient = u.gradient[0];
+    }
     u.freed = program_.event();
   }
-  // F = 1 reducing in fp32: the reduced gradient is the unsharded one, in place.
-  bool result_is_whole() const { return !shards() && reduce_dtype() == DType::fp32; }
+  // F = 1 reducing in the stored format: the reduced gradient is the unsharded one, in place.
+  bool result_is_whole() const { return !shards() && reduce_dtype() == stored(); }
+  bool flat_is_result() const { return result_is_whole() && !mixed(); }
   StreamId gradient_stream() const {
-    if (result_is_whole() && !mixed()) return default_stream;
-    return reduce_dtype() == DType::fp32 ? post_backward_ : reduction_end();
+    if (flat_is_result()) return default_stream;
+    return reduce_dtype() == stored() ? post_backward_ : reduction_end();
   }
 
   // Deferred initialisation, unit by unit, the root last: parameters in full, their concatenation, the shard.
@@ -156,13 +166,14 @@ class FsdpCompiler {
       std::vector<TensorId> full;
       for (const Parameter& p : step_.graph.parameters)
         if (unit_of_[p.module] == index)
-          full.push_back(program_.tensor(p.name, storage(p.elements, DType::fp32), Category::temporaries));
+          full.push_back(program_.tensor(p.name, storage(p.elements, stored()), Category::temporaries));
       const TensorId flat =
-          program_.tensor(u.name + " flattened", storage(u.elements, DType::fp32), Category::temporaries);
+          program_.tensor(u.name + " flattened", storage(u.elements, stored()), Category::temporaries);
       for (const TensorId p : full) program_.alloc(p);
       program_.alloc(flat);
       for (const TensorId p : full) program_.free(p);
       program_.alloc(u.trained.parameter);
+      if (offloads()) program_.alloc(u.host_gradient);
       program_.free(flat);
     }
   }
@@ -173,11 +184,17 @@ class FsdpCompiler {
   void unshard(Unit& u) {
     if (u.unsharded) return;
     u.unsharded = true;
+    if (offloads()) {
+      program_.alloc(u.device_shard);
+      program_.copy(pre_unshard_, CopyDirection::host_to_device, program_.bytes_of(u.device_shard), u.name);
+    }
     if (mixed()) {
       program_.alloc(u.low_shard);
-      step_.pass("cast shard", u.shard, 6, HostWork::forward_op, pre_unshard_);
-      program_.wait_stream(unshard_, pre_unshard_);
+      step_.pass("cast shard", u.shard, stored_bytes() + bytes_per_param(), HostWork::forward_op,
+                 pre_unshard_);
+      if (offloads()) program_.free(u.device_shard);
     }
+    if (mixed() || offloads()) program_.wait_stream(unshard_, pre_unshard_);
     if (!shards()) return;
     if (options_.limit_all_gathers && free_events_.size() >= gathers_in_flight_max) {
       program_.host_wait(free_events_.front());
@@ -194,6 +211,9 @@ class FsdpCompiler {
       used_by_collective(u.low_shard, *shard_group_);
       program_.record_use(u.low_shard, unshard_);
       program_.free(u.low_shard);
+    } else if (offloads()) {
+      used_by_collective(u.device_shard, *shard_group_);
+      program_.free(u.device_shard);
     }
   }
 
@@ -220,16 +240,18 @@ class FsdpCompiler {
   bool is_root(const Unit& u) const { return &u == &units_.front(); }
   Unit& root() { return units_.front(); }
 
-  BodyId micro_batch(bool forward_prefetch, bool later) {
-    const BodyId body = program_.begin_body();
-    program_.begin_mark("forward");
-    forward(forward_prefetch);
-    program_.end_mark();
-    program_.begin_mark("backward");
-    backward(later);
-    autograd_.end_micro_batch();
-    program_.end_mark();
-    return body;
+  std::vector<Repeat> micro_batches(bool forward_prefetch) {
+    return step_.micro_batches([&](MicroBatch micro) {
+      const BodyId body = program_.begin_body();
+      program_.begin_mark("forward");
+      forward(forward_prefetch);
+      program_.end_mark();
+      program_.begin_mark("backward");
+      backward(micro);
+      autograd_.end_micro_batch();
+      program_.end_mark();
+      return body;
+    });
   }
 
   void forward(bool prefetch) {
@@ -269,7 +291,7 @@ class FsdpCompiler {
     if (Unit* previous = previous_unit(i)) unshard(*previous);
   }
 
-  void backward(bool later) {
+  void backward(MicroBatch micro) {
     const auto& segments = step_.graph.segments;
     program_.host(HostWork::unit_hook);
     if (options_.backward_prefetch == BackwardPrefetch::pre) prefetch_previous(segments.size());
@@ -285,25 +307,40 @@ class FsdpCompiler {
       autograd_.backward(segments[i], [&](ParameterId p, TensorId gradient) {
         Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
         owner.arrived.push_back(gradient);
-        if (owner.arrived.size() == owner.parameters) post_backward(owner, i, later);
+        if (owner.arrived.size() == owner.parameters) post_backward(owner, i, micro);
       });
     }
     program_.wait_stream(default_stream, post_backward_);
     if (all_reduce_) program_.wait_stream(default_stream, *all_reduce_);
+    if (offloads() && micro.reduces) {  // the optimizer reads the gradients on the host
+      program_.record(copied_to_host_, reduction_end());
+      program_.host_wait(copied_to_host_);
+    }
   }
 
   // --- gradients ------------------------------------------------------------------------------------------
 
-  // The flat parameter's gradient is complete: free the parameter, reduce the gradient.
-  void post_backward(Unit& u, std::size_t segment, bool later) {
-    const TensorId result = u.gradient[later ? 1 : 0];
-    const TensorId flat = u.flat_gradient != no_tensor ? u.flat_gradient : result;
+  // The flat parameter's gradient is complete: free the parameter, reduce the gradient. Under no_sync it is
+  // kept whole, and a parameter that forward kept stays unsharded too.
+  void post_backward(Unit& u, std::size_t segment, MicroBatch micro) {
+    const bool adds_whole = step_.accumulates_unreduced() && !micro.first;
+    const bool adds_shards = !step_.accumulates_unreduced() && !micro.first;
+    const TensorId result = u.gradient[adds_shards ? 1 : 0];
+    TensorId flat = u.flat_gradient[adds_whole || (adds_shards && flat_is_result()) ? 1 : 0];
     program_.alloc(flat);  // SplitWithSizesBackward concatenates
     step_.pass("concatenate gradients", u.elements, 2 * bytes_per_param(), HostWork::backward_op);
     for (const TensorId g : u.arrived) program_.free(g);
     u.arrived.clear();
-    reshard(u);
+    if (adds_whole) {
+      step_.pass("accumulate gradient", u.elements, 3 * bytes_per_param(), HostWork::backward_op);
+      program_.free(std::exchange(flat, u.flat_gradient[0]));
+    }
+    if (micro.reduces || options_.reshard_after_forward) reshard(u);
     if (options_.backward_prefetch == BackwardPrefetch::post && !is_root(u)) prefetch_previous(segment);
+    if (micro.reduces) reduce(u, flat, result, adds_shards);
+  }
+
+  void reduce(Unit& u, TensorId flat, TensorId result, bool adds_shards) {
     program_.wait_stream(post_backward_, default_stream);
     TensorId whole = flat;
     if (reduce_dtype() != param_dtype_) {
@@ -320,13 +357,16 @@ class FsdpCompiler {
     divide("postdivide gradient", u.shard, world_ / predivide_factor(world_), reduction_end());
     if (reduced != result) {
       program_.alloc(result);
-      step_.pass("cast gradient shard", u.shard, bytes_per_reduced() + 4, HostWork::backward_op,
+      step_.pass("cast gradient shard", u.shard, bytes_per_reduced() + stored_bytes(), HostWork::backward_op,
                  reduction_end());
     }
     if (shards() && reduced != result) program_.free(reduced);
     if (whole != flat && whole != result) program_.free(whole);
-    if (later) {
-      step_.pass("accumulate gradient", u.shard, 12, HostWork::backward_op, reduction_end());
+    if (offloads()) {
+      program_.copy(reduction_end(), CopyDirection::device_to_host, program_.bytes_of(result), u.name);
+      program_.free(result);
+    } else if (adds_shards) {
+      step_.pass("accumulate gradient", u.shard, 3 * stored_bytes(), HostWork::backward_op, reduction_end());
       program_.free(result);
     }
     if (flat != result) {
@@ -334,8 +374,9 @@ class FsdpCompiler {
       program_.free(flat);
     }
   }
-  int bytes_per_param() const { return static_cast<int>(bytes_per_element(param_dtype_)); }
-  int bytes_per_reduced() const { return static_cast<int>(bytes_per_element(reduce_dtype())); }
+  std::int64_t stored_bytes() const { return bytes_per_element(stored()); }
+  std::int64_t bytes_per_param() const { return bytes_per_element(param_dtype_); }
+  std::int64_t bytes_per_reduced() const { return bytes_per_element(reduce_dtype()); }
 
   void divide(std::string_view label, std::int64_t elements, std::int64_t by, StreamId stream) {
     if (by > 1) step_.pass(label, elements, 2 * bytes_per_reduced(), HostWork::backward_op, stream);
@@ -377,6 +418,7 @@ class FsdpCompiler {
   std::vector<Unit> units_;
   IdVector<ModuleId, std::size_t> unit_of_;
   std::deque<EventId> free_events_;  // of the rate limiter
+  EventId copied_to_host_;           // with CPU offload: the last gradient of a step
 };
 
 }  // namespace

@@ -15,12 +15,15 @@ struct Unit {
   std::int64_t shard = 0;              // elements of a rank
   std::vector<Trained> trained{};      // shards of its parameters
   std::vector<TensorId> full{};        // unsharded parameters, where the model computes
+  std::vector<TensorId> whole{};       // under no_sync: their gradients so far, in reduce_dtype
   std::vector<TensorId> partial{};     // between forward and backward, when resharded to fewer ranks
   TensorId cast_shard = no_tensor;     // the shards in param_dtype, on their way into the all-gather
   TensorId gathered = no_tensor;       // output of the all-gather
   TensorId reduce_input{};             // unsharded gradients in reduce_dtype, output of the copy-in
   TensorId reduce_output = no_tensor;  // this rank's part of the sum in reduce_dtype, if that is not fp32
-  TensorId gradient[2]{};              // fp32 shard of the first and of a later micro-batch
+  TensorId gradient[2]{};              // as stored: shard of the first and of a later micro-batch
+  TensorId host_gradient = no_tensor;  // with CPU offload
+  TensorId device_shard = no_tensor;   // the same: the shards on the GPU, on their way into the all-gather
   EventId gather_done{}, copied_out{}, resharded{}, reduce_done{};
   enum class State : std::uint8_t { sharded, partial, gathering, unsharded };
   State state = State::sharded;
@@ -32,7 +35,8 @@ class Fsdp2Compiler {
  public:
   Fsdp2Compiler(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Fsdp2& options)
-      : step_(graph, training, framework, {world, options.sharding_factor, options.reshard}),
+      : step_(graph, training, framework, {world, options.sharding_factor, options.reshard},
+              options.cpu_offload ? MemorySpace::pinned : MemorySpace::device),
         program_(step_.program),
         options_(options),
         factor_(options.sharding_factor),
@@ -49,6 +53,7 @@ class Fsdp2Compiler {
       replica_group_ = program_.group(factor_ > 1 ? Axis::replica : Axis::world);
       all_reduce_ = program_.stream("all_reduce");
     }
+    if (offloads()) copied_to_host_ = program_.event();
     make_units();
   }
 
@@ -56,28 +61,30 @@ class Fsdp2Compiler {
     std::vector<Trained> trained;
     for (const Unit& u : units_) trained.insert(trained.end(), u.trained.begin(), u.trained.end());
     step_.begin_init(trained);  // made on the meta device: only the shards appear
-    const BodyId first = micro_batch(false);
-    const std::int64_t more = step_.training.micro_batches - 1;
-    const BodyId later = more > 0 ? micro_batch(true) : first;
+    if (offloads())
+      for (const Unit& u : units_) program_.alloc(u.host_gradient);
+    const auto step = micro_batches();
     const BodyId first_update = step_.optimizer_body(trained, true, shard_group_);
     const BodyId update = step_.optimizer_body(trained, false, shard_group_);
     for (const Section section : {Section::first, Section::second, Section::steady}) {
-      program_.append_to(section, first);
-      program_.append_to(section, later, more);
+      step_.append(section, step);
       program_.append_to(section, section == Section::first ? first_update : update);
     }
     return std::move(step_).finish();
   }
 
  private:
-  bool mixed() const { return param_dtype_ != DType::fp32; }
+  bool offloads() const { return options_.cpu_offload; }
+  DType stored() const { return step_.training.stored; }
+  bool mixed() const { return param_dtype_ != stored(); }
   DType reduce_dtype() const { return step_.training.reduce; }
-  bool casts_reduced() const { return reduce_dtype() != DType::fp32; }
+  bool casts_reduced() const { return reduce_dtype() != stored(); }
   bool reshards_partly() const { return options_.reshard > 1 && options_.reshard < factor_; }
   bool keeps_unsharded() const { return options_.reshard == 1 && factor_ > 1; }
   StreamId reduction_end() const { return all_reduce_ ? *all_reduce_ : reduce_scatter_; }
-  int param_bytes() const { return static_cast<int>(bytes_per_element(param_dtype_)); }
-  int reduce_bytes() const { return static_cast<int>(bytes_per_element(reduce_dtype())); }
+  std::int64_t param_bytes() const { return bytes_per_element(param_dtype_); }
+  std::int64_t reduce_bytes() const { return bytes_per_element(reduce_dtype()); }
+  std::int64_t stored_bytes() const { return bytes_per_element(stored()); }
 
   // --- units ----------------------------------------------------------------------------------------------
 
@@ -96,9 +103,12 @@ class Fsdp2Compiler {
 
   // Sharded along its first dimension: every rank has the same number of rows, the last of them padding.
   void add_parameter(Unit& u, const Parameter& p) {
-    const std::int64_t shard = (p.rows + factor_ - 1) / factor_ * (p.elements / p.rows);
-    u.shard += shard;
-    u.trained.push_back(step_.trained(p.name + " shard", shard));
+    const std::int64_t rows = (p.rows + factor_ - 1) / factor_, columns = p.elements / p.rows;
+    u.shard += rows * columns;
+    u.trained.push_back(step_.trained(p.name + " shard", rows, columns));
+    if (step_.accumulates_unreduced())
+      u.whole.push_back(program_.tensor(p.name + " accumulated gradient", storage(p.elements, reduce_dtype()),
+                                        Category::gradients));
     u.full.push_back(
         program_.tensor(p.name, storage(p.elements, param_dtype_), Category::unsharded_parameters));
     if (reshards_partly()) {
@@ -123,9 +133,16 @@ class Fsdp2Compiler {
       u.reduce_output = tensor("reduce-scatter output", u.shard, reduce_dtype(),
                                Category::communication_buffers, reduce_scatter_);
     for (TensorId& g : u.gradient)
-      g = tensor("gradient shard", u.shard, DType::fp32, Category::gradients,
+      g = tensor("gradient shard", u.shard, stored(), Category::gradients,
                  casts_reduced() ? reduction_end() : reduce_scatter_);
-    u.trained.front().gradient = u.gradient[0];  // one tensor; the parameters' gradients are views of it
+    if (offloads()) {
+      u.host_gradient = program_.tensor(u.name + " gradient shard", storage(u.shard, stored()),
+                                        Category::gradients, default_stream, MemorySpace::pinned);
+      u.device_shard =
+          tensor("shards on the GPU", u.shard, stored(), Category::unsharded_parameters, copy_in_);
+    } else {
+      u.trained.front().gradient = u.gradient[0];  // one tensor; the parameters' gradients are views of it
+    }
     for (EventId* e : {&u.gather_done, &u.copied_out, &u.resharded, &u.reduce_done}) *e = program_.event();
   }
 
@@ -139,12 +156,19 @@ class Fsdp2Compiler {
     u.state = Unit::State::gathering;
     if (from_partial) program_.wait(copy_in_, u.resharded);
     program_.alloc(u.gathered);
-    if (mixed() && !from_partial) {
+    const bool moves = offloads() && !from_partial, casts = mixed() && !from_partial;
+    if (moves) {
+      program_.alloc(u.device_shard);
+      program_.copy(copy_in_, CopyDirection::host_to_device, program_.bytes_of(u.device_shard), u.name);
+    }
+    if (casts) {
       program_.alloc(u.cast_shard);
-      step_.pass("cast shards", u.shard, 4 + param_bytes(), HostWork::forward_op, copy_in_);
+      step_.pass("cast shards", u.shard, stored_bytes() + param_bytes(), HostWork::forward_op, copy_in_);
+      if (moves) program_.free(u.device_shard);
     }
     step_.pass("copy in", mine, 2 * param_bytes(), HostWork::forward_op, copy_in_);
-    if (mixed() && !from_partial) program_.free(u.cast_shard);
+    if (casts) program_.free(u.cast_shard);
+    if (moves && !casts) program_.free(u.device_shard);
     program_.wait_stream(all_gather_, copy_in_);
     if (const auto group = from_partial ? reshard_group_ : shard_group_) {
       const StreamId nccl = program_.stream_of(*group);
@@ -202,16 +226,18 @@ class Fsdp2Compiler {
     return !is_root(u) && (options_.reshard_last_block || &u != &units_.back());
   }
 
-  BodyId micro_batch(bool later) {
-    const BodyId body = program_.begin_body();
-    program_.begin_mark("forward");
-    forward();
-    program_.end_mark();
-    program_.begin_mark("backward");
-    backward(later);
-    autograd_.end_micro_batch();
-    program_.end_mark();
-    return body;
+  std::vector<Repeat> micro_batches() {
+    return step_.micro_batches([&](MicroBatch micro) {
+      const BodyId body = program_.begin_body();
+      program_.begin_mark("forward");
+      forward();
+      program_.end_mark();
+      program_.begin_mark("backward");
+      backward(micro);
+      autograd_.end_micro_batch();
+      program_.end_mark();
+      return body;
+    });
   }
 
   void forward() {
@@ -240,7 +266,7 @@ class Fsdp2Compiler {
       if (Unit& u = unit(step_.graph.segments[i]); !is_root(u)) return unshard(u);
   }
 
-  void backward(bool later) {
+  void backward(MicroBatch micro) {
     const auto& segments = step_.graph.segments;
     program_.host(HostWork::unit_hook);
     prefetch_before(segments.size());
@@ -256,43 +282,64 @@ class Fsdp2Compiler {
       autograd_.backward(segments[i], [&](ParameterId p, TensorId gradient) {
         Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
         owner.arrived.push_back(gradient);
-        if (owner.arrived.size() == owner.full.size()) post_backward(owner, later);
+        if (owner.arrived.size() == owner.full.size()) post_backward(owner, micro);
       });
     }
     program_.wait_stream(default_stream, reduction_end());
     drop_reduce_input();
     for (const TensorId t : until_the_end_) program_.free(t);
     until_the_end_.clear();
+    if (offloads() && micro.reduces) {  // the optimizer reads the gradients on the host
+      program_.record(copied_to_host_, reduction_end());
+      program_.host_wait(copied_to_host_);
+    }
   }
 
   // --- gradients ------------------------------------------------------------------------------------------
 
   // FSDPParamGroup.post_backward and foreach_reduce. The input of a reduce-scatter lives until the next one
-  // is about to start: the model waits for it.
-  void post_backward(Unit& u, bool later) {
+  // is about to start: the model waits for it. Under no_sync gradients are kept whole, in reduce_dtype.
+  void post_backward(Unit& u, MicroBatch micro) {
     free_unsharded(u, Unit::State::sharded);
+    if (step_.accumulates_unreduced()) accumulate_whole(u, micro);
+    if (!micro.reduces) return;
     drop_reduce_input();
     program_.alloc(u.reduce_input);
-    step_.pass("copy gradients in", u.elements, param_bytes() + reduce_bytes(), HostWork::backward_op);
-    for (const TensorId g : u.arrived) program_.free(g);
+    const std::vector<TensorId>& gradients = step_.accumulates_unreduced() ? u.whole : u.arrived;
+    const std::int64_t from = step_.accumulates_unreduced() ? reduce_bytes() : param_bytes();
+    step_.pass("copy gradients in", u.elements, from + reduce_bytes(), HostWork::backward_op);
+    for (const TensorId g : gradients) program_.free(g);
     u.arrived.clear();
     program_.wait_stream(reduce_scatter_, default_stream);
-    const TensorId result = u.gradient[later ? 1 : 0];
+    const bool adds = !step_.accumulates_unreduced() && !micro.first;
+    const TensorId result = u.gradient[adds ? 1 : 0];
     const TensorId reduced = casts_reduced() ? u.reduce_output : result;
     program_.alloc(reduced);
     reduce(u);
     if (casts_reduced()) {
       program_.alloc(result);
-      step_.pass("cast gradient shard", u.shard, reduce_bytes() + 4, HostWork::backward_op, reduction_end());
+      step_.pass("cast gradient shard", u.shard, reduce_bytes() + stored_bytes(), HostWork::backward_op,
+                 reduction_end());
       if (all_reduce_)
         until_the_end_.push_back(reduced);
       else
         program_.free(reduced);
     }
-    if (later) {
-      step_.pass("accumulate gradient", u.shard, 12, HostWork::backward_op, reduction_end());
-      until_the_end_.push_back(result);
-    }
+    if (offloads())
+      program_.copy(reduction_end(), CopyDirection::device_to_host, program_.bytes_of(result), u.name);
+    if (adds)
+      step_.pass("accumulate gradient", u.shard, 3 * stored_bytes(), HostWork::backward_op, reduction_end());
+    if (adds || offloads()) until_the_end_.push_back(result);
+  }
+
+  // FSDPParam.to_accumulated_grad_if_needed, accumulate_unsharded_grad_if_needed.
+  void accumulate_whole(Unit& u, MicroBatch micro) {
+    if (micro.first)
+      for (const TensorId t : u.whole) program_.alloc(t);
+    step_.pass("accumulate gradients", u.elements, param_bytes() + (micro.first ? 1 : 2) * reduce_bytes(),
+               HostWork::backward_op);
+    for (const TensorId g : u.arrived) program_.free(g);
+    u.arrived.clear();
   }
 
   // fp16 is divided before and after the reduction; other formats are averaged by NCCL.
@@ -342,7 +389,8 @@ class Fsdp2Compiler {
   IdVector<ModuleId, std::size_t> unit_of_;
   Unit* gathered_ = nullptr;             // its all-gather output is still alive
   Unit* reducing_ = nullptr;             // its reduce-scatter input is still alive
-  std::vector<TensorId> until_the_end_;  // read by the all-reduce stream
+  std::vector<TensorId> until_the_end_;  // read by the streams that reduce and copy
+  EventId copied_to_host_;               // with CPU offload: the last gradient of a step
 };
 
 }  // namespace

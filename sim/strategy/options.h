@@ -10,8 +10,12 @@
 
 namespace shardsim {
 
-enum class OptimizerKind : std::uint8_t { adamw, adam };
-constexpr std::string_view name(OptimizerKind k) { return k == OptimizerKind::adamw ? "adamw" : "adam"; }
+enum class OptimizerKind : std::uint8_t { adamw, adam, lamb, sgd, sgd_momentum, adafactor, adamw_8bit };
+constexpr std::string_view name(OptimizerKind k) {
+  constexpr std::string_view names[] = {"adamw",        "adam",      "lamb",      "sgd",
+                                        "sgd-momentum", "adafactor", "adamw-8bit"};
+  return names[static_cast<int>(k)];
+}
 
 // How PyTorch runs the optimizer's arithmetic: tensor by tensor, pass by pass over all tensors, or in one
 // kernel.
@@ -29,9 +33,11 @@ struct Training {
   OptimizerKind optimizer = OptimizerKind::adamw;
   OptimizerImpl optimizer_impl = OptimizerImpl::foreach;
   Checkpointing checkpointing = Checkpointing::none;
+  DType stored = DType::fp32;  // of the parameters the framework stores, and so of the optimizer's state
   DType reduce = DType::fp32;  // of gradients on the wire
   bool gradient_clipping = true;
   bool loss_scaling = false;   // GradScaler of fp16
+  bool no_sync = false;        // gradients are reduced in the last micro-batch only
   bool sync_each_step = true;  // loss.item() at the end of each step
 };
 
@@ -61,6 +67,7 @@ struct Fsdp {
   bool forward_prefetch = false;
   bool limit_all_gathers = true;
   bool use_orig_params = true;  // aligns every parameter to 16 bytes
+  bool cpu_offload = false;     // parameters, gradients and optimizer in host memory; needs F > 1
   Wrap wrap = Wrap::block;
 };
 
@@ -71,6 +78,7 @@ struct Fsdp2 {
   // reshard_after_forward, 1 = they stay unsharded, in between = an integer reshard_after_forward.
   std::int64_t reshard = 1;
   bool reshard_last_block = true;  // false: the last block stays unsharded, as backward needs it at once
+  bool cpu_offload = false;        // CPUOffloadPolicy
   Wrap wrap = Wrap::block;
 };
 

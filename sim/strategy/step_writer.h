@@ -1,6 +1,7 @@
 // What every strategy writes alike: the passes of a micro-batch, the optimizer's step, the host's waits.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -8,35 +9,41 @@
 
 #include "sim/program/builder.h"
 #include "sim/strategy/autograd.h"
+#include "sim/strategy/optimizer.h"
 #include "sim/strategy/options.h"
 
 namespace shardsim {
 
-inline constexpr TensorId no_tensor{-1};
-
-// A tensor the optimizer updates: a parameter, or the flat shard of an FSDP unit. fp32 throughout.
-struct Trained {
-  std::int64_t elements;
-  TensorId parameter;
-  TensorId gradient;  // set by the strategy; if any, alive when the optimizer starts and freed by it
-  TensorId first_moment, second_moment;
-  TensorId root, denominator;  // temporaries of Adam
+// One micro-batch of a step under gradient accumulation.
+struct MicroBatch {
+  bool first;    // its gradients are the first of the step, later ones are added to them
+  bool reduces;  // with no_sync only the last one does
 };
 
 class StepWriter {
  public:
-  StepWriter(const OpGraph& graph, const Training& training, const Framework& framework, Mesh mesh);
+  StepWriter(const OpGraph& graph, const Training& training, const Framework& framework, Mesh mesh,
+             MemorySpace optimizer_space = MemorySpace::device);
 
   const OpGraph& graph;
   const Training& training;
   const Framework& framework;
   ProgramBuilder program;
+  const Optimizer optimizer;
 
   // Each has tensors of its own: micro-batches whose gradients are alive at the same time need two.
   Autograd make_autograd();
 
-  // A tensor with the optimizer's state and temporaries, none of them allocated yet.
-  Trained trained(const std::string& name, std::int64_t elements);
+  // A parameter as the framework stores it, of [rows, columns].
+  Trained trained(const std::string& name, std::int64_t rows, std::int64_t columns = 1) const {
+    return optimizer.trained(name, rows, columns, training.stored);
+  }
+
+  // The micro-batches of a step, in order, each kind written once by `write`.
+  std::vector<Repeat> micro_batches(const std::function<BodyId(MicroBatch)>& write) const;
+  void append(Section section, const std::vector<Repeat>& bodies);
+  // Gradients that later micro-batches do not reduce have to be kept whole.
+  bool accumulates_unreduced() const { return training.no_sync && training.micro_batches > 1; }
 
   // AccumulateGrad: the first micro-batch's gradient becomes the tensor's, later ones are added to it.
   void accumulate(Trained& to, TensorId gradient, bool later);
@@ -48,21 +55,20 @@ class StepWriter {
   // The body after the last micro-batch: unscale, clip, update, free the gradients; in the `first` step the
   // state appears. `norm_group`: whose ranks hold different parts of the gradient.
   BodyId optimizer_body(std::span<const Trained> tensors, bool first, std::optional<GroupId> norm_group);
+  // Its parts, for strategies that do more in between.
+  void unscale_and_clip(std::int64_t elements, DType dtype, std::size_t tensors,
+                        std::optional<GroupId> norm_group);
+  void end_step();  // loss.item()
 
   // One pass over the elements of a tensor or of all of them.
-  void pass(std::string_view label, std::int64_t elements, int bytes_per_element, HostWork work,
+  void pass(std::string_view label, std::int64_t elements, std::int64_t bytes_per_element, HostWork work,
             StreamId stream = default_stream);
 
   Program finish() &&;
 
  private:
-  void clip(std::span<const Trained> tensors, std::optional<GroupId> norm_group);
-  void unscale(std::span<const Trained> tensors, std::optional<GroupId> norm_group);
-  void adam(std::span<const Trained> tensors);
-  void adam_one_by_one(const Trained& tensor);
-  void adam_foreach(std::span<const Trained> tensors);
+  void all_reduce_scalar(GroupId group, std::string_view what);
   void wait_for_scalar(std::string_view what);  // .item()
-  std::int64_t total(std::span<const Trained> tensors) const;
 
   EventId scalar_ready_;
 };

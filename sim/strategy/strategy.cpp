@@ -8,10 +8,13 @@ namespace {
 Program compile_plain(const OpGraph& graph, const Training& training, const Framework& framework) {
   StepWriter step(graph, training, framework, {1, 1});
   std::vector<Trained> trained;
-  for (const Parameter& p : graph.parameters) trained.push_back(step.trained(p.name, p.elements));
+  for (const Parameter& p : graph.parameters)
+    trained.push_back(step.trained(p.name, p.rows, p.elements / p.rows));
   step.begin_init(trained);
 
-  const auto micro_batch = [&](Autograd& autograd, bool accumulate) {
+  Autograd first = step.make_autograd(), later = step.make_autograd();
+  const auto micro_batch = [&](MicroBatch micro) {
+    Autograd& autograd = micro.first ? first : later;
     const BodyId body = step.program.begin_body();
     step.program.begin_mark("forward");
     for (const Segment& s : graph.segments) autograd.forward(s);
@@ -20,20 +23,17 @@ Program compile_plain(const OpGraph& graph, const Training& training, const Fram
     autograd.begin_backward();
     for (auto s = graph.segments.rbegin(); s != graph.segments.rend(); ++s)
       autograd.backward(*s, [&](ParameterId p, TensorId gradient) {
-        step.accumulate(trained[static_cast<std::size_t>(p.index)], gradient, accumulate);
+        step.accumulate(trained[static_cast<std::size_t>(p.index)], gradient, !micro.first);
       });
     autograd.end_micro_batch();
     step.program.end_mark();
     return body;
   };
-  Autograd autograd = step.make_autograd(), next = step.make_autograd();
-  const BodyId first_micro_batch = micro_batch(autograd, false);
-  const BodyId next_micro_batch = training.micro_batches > 1 ? micro_batch(next, true) : first_micro_batch;
+  const std::vector<Repeat> micro_batches = step.micro_batches(micro_batch);
   const BodyId first_update = step.optimizer_body(trained, true, std::nullopt);
   const BodyId update = step.optimizer_body(trained, false, std::nullopt);
   for (const Section section : {Section::first, Section::second, Section::steady}) {
-    step.program.append_to(section, first_micro_batch);
-    step.program.append_to(section, next_micro_batch, training.micro_batches - 1);
+    step.append(section, micro_batches);
     step.program.append_to(section, section == Section::first ? first_update : update);
   }
   return std::move(step).finish();

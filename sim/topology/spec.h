@@ -44,6 +44,8 @@ struct NodeSpec {
   Time network_overhead;  // of the host CPU per ring step once a group spans nodes (NCCL: AMD 2 us, Intel 1
                           // us)
   Transport transport;
+  Bytes host_memory;         // of the node
+  Bandwidth host_bandwidth;  // that all its cores together reach in streaming passes
   Place gpus_place;
 };
 
