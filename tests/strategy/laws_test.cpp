@@ -210,5 +210,63 @@ TEST_CASE("checkpointing keeps one block input per block instead of all it saves
   CHECK(peak(Checkpointing::full).count < peak(Checkpointing::none).count * 2 / 3);
 }
 
+TEST_CASE(
+    "under no_sync whole gradients accumulate: in the parameters' format under FSDP1, to reduce under "
+    "FSDP2") {
+  const OpGraph graph = small_gpt(bf16_on_shards);
+  const double n = static_cast<double>(parameter_count(graph));
+  const auto whole = [&](const Strategy& s, Category c) {
+    const Program p = compile(graph, {.micro_batches = 4, .no_sync = true}, Framework{}, 4, s);
+    return static_cast<double>(after(p, {Section::init, Section::first}).peak(c).count) / n;
+  };
+  // Beside the unit being reduced, whose parts are of both categories.
+  CHECK(whole(Fsdp{.sharding_factor = 4}, Category::communication_buffers) ==
+        doctest::Approx(2).epsilon(0.5));
+  CHECK(whole(Fsdp{.sharding_factor = 4}, Category::communication_buffers) >= 2);
+  CHECK(whole(Fsdp2{.sharding_factor = 4, .reshard = 4}, Category::gradients) ==
+        doctest::Approx(4).epsilon(0.3));
+  CHECK(whole(Fsdp2{.sharding_factor = 4, .reshard = 4}, Category::gradients) >= 4);
+}
+
+TEST_CASE("offloaded, the GPU keeps nothing between steps and the host 16 bytes per parameter over F") {
+  const OpGraph graph = small_gpt(bf16_on_shards);
+  for (const Strategy& s : {Strategy(Fsdp{.sharding_factor = 4, .cpu_offload = true}),
+                            Strategy(Fsdp2{.sharding_factor = 4, .reshard = 4, .cpu_offload = true})}) {
+    const Program p = compile(graph, {.reduce = DType::bf16}, Framework{}, 4, s);
+    CHECK(after(p, {Section::init, Section::first}).total() == Bytes{});
+    LiveBytes host(p, true);
+    host.run(Section::init);
+    host.run(Section::first);
+    CHECK(static_cast<double>(host.total().count) * 4 / static_cast<double>(parameter_count(graph)) ==
+          doctest::Approx(16).epsilon(0.01));
+    // Each gather reads the shard from the host, each reduction writes its gradient back.
+    Bytes to_device, from_device;
+    for_each(p, Section::steady, [&](const Instruction& i) {
+      if (const auto* copy = std::get_if<Copy>(&i); copy != nullptr && copy->bytes > Bytes{8 << 10})
+        (copy->direction == CopyDirection::host_to_device ? to_device : from_device) += copy->bytes;
+    });
+    const std::int64_t root = parameter_count(graph, ModuleId{0}), all = parameter_count(graph);
+    CHECK(static_cast<double>(from_device.count) == doctest::Approx(static_cast<double>(all)).epsilon(0.01));
+    CHECK(static_cast<double>(to_device.count) ==
+          doctest::Approx(static_cast<double>(2 * all - root)).epsilon(0.01));
+  }
+}
+
+TEST_CASE("pure 16-bit training holds half of everything: 8 bytes per parameter with gradients and Adam") {
+  const OpGraph graph = small_gpt(Numerics{DType::bf16, DType::bf16, DType::bf16, false});
+  const auto bytes_per_parameter = [&](const Strategy& s, std::int64_t share) {
+    const Training training{.stored = DType::bf16, .reduce = DType::bf16};
+    const Program p = compile(graph, training, Framework{}, 4, s);
+    const LiveBytes live = after(p, {Section::init, Section::first, Section::second});
+    return static_cast<double>((live.now(Category::parameters) + live.now(Category::optimizer_state)).count *
+                               share) /
+           static_cast<double>(parameter_count(graph));
+  };
+  CHECK(bytes_per_parameter(Ddp{}, 1) == doctest::Approx(6));
+  CHECK(bytes_per_parameter(Fsdp{.sharding_factor = 4}, 4) == doctest::Approx(6).epsilon(0.01));
+  CHECK(bytes_per_parameter(Fsdp2{.sharding_factor = 4, .reshard = 4}, 4) ==
+        doctest::Approx(6).epsilon(0.01));
+}
+
 }  // namespace
 }  // namespace shardsim

@@ -140,5 +140,24 @@ TEST_CASE("on one GPU every strategy is plain training") {
   }
 }
 
+TEST_CASE("no_sync reduces in the last micro-batch only; full sharding still gathers in each") {
+  const Training training{
+      .micro_batches = 3, .reduce = DType::bf16, .gradient_clipping = false, .no_sync = true};
+  const OpGraph graph = TinyModel{.blocks = 1, .numerics = bf16_on_shards}.build();
+  const auto order = [&](const Strategy& s, Axis axis) {
+    return collectives_of(compile(graph, training, Framework{}, 4, s), Section::steady, axis);
+  };
+  const std::string full = "AG root, AG block 1, AG block 1, ";
+  CHECK(order(Fsdp{.sharding_factor = 4}, Axis::shard) == full + full + full + "RS block 1, RS root");
+  CHECK(order(Fsdp2{.sharding_factor = 4, .reshard = 4}, Axis::shard) ==
+        full + full + full + "RS block 1, RS root");
+  // Unless forward frees it, a parameter stays unsharded until it is reduced.
+  CHECK(order(Fsdp{.sharding_factor = 4, .reshard_after_forward = false}, Axis::shard) ==
+        "AG root, AG block 1, RS block 1, RS root");
+  CHECK(order(Fsdp{.sharding_factor = 1}, Axis::world) == "AR block 1, AR root");
+  CHECK(order(Ddp{}, Axis::world) == "AR bucket 0");
+  CHECK(order(Ddp{.gradient_as_bucket_view = true}, Axis::world) == "AR bucket 0");
+}
+
 }  // namespace
 }  // namespace shardsim

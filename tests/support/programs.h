@@ -33,10 +33,11 @@ inline std::string collectives_of(const Program& program, Section section, Axis 
   return text;
 }
 
-// Requested bytes that are live, by category, as the program runs through sections in order.
+// Requested bytes that are live, by category, as the program runs through sections in order: of the GPU, or
+// of the host.
 class LiveBytes {
  public:
-  explicit LiveBytes(const Program& program) : program_(program) {}
+  explicit LiveBytes(const Program& program, bool on_host = false) : program_(program), on_host_(on_host) {}
 
   void run(Section section) {
     for_each(program_, section, [&](const Instruction& instruction) {
@@ -52,6 +53,7 @@ class LiveBytes {
  private:
   void add(TensorId id, std::int64_t sign) {
     const Tensor& t = program_.tensors[id];
+    if ((t.space != MemorySpace::device) != on_host_) return;
     const auto c = static_cast<std::size_t>(t.category);
     now_[c] += t.bytes * sign;
     total_ += t.bytes * sign;
@@ -59,6 +61,7 @@ class LiveBytes {
     peak_total_ = std::max(peak_total_, total_);
   }
   const Program& program_;
+  bool on_host_;
   std::array<Bytes, categories> now_{}, peak_{};
   Bytes total_, peak_total_;
 };
