@@ -115,7 +115,13 @@ std::string show_model(const Library& library, const std::string& name) {
   for (const RecordedValue& v : s.values)
     if (v.key.starts_with("model.") && v.key != "model.name" && v.key != "model.family")
       out += fmt::format("  {:<15} {}\n", v.key.substr(6), to_string(v.value));
-  out += fmt::format("  parameters      {}\n", parameter_count(graph));
+  const std::int64_t parameters = parameter_count(graph);
+  out += fmt::format("  parameters      {}\n", parameters);
+  for (const auto& [format, bytes] : {std::pair("fp32", 4), std::pair("16-bit", 2), std::pair("8-bit", 1)}) {
+    const Bytes weights{parameters * bytes};
+    out += fmt::format("  {:<6} weights  {:.2f} GB = {:.2f} GiB\n", format,
+                       static_cast<double>(weights.count) * 1e-9, gib(weights));
+  }
   out += fmt::format(
       "  FLOP per token  {:.4g} forward and backward, without causal discount, {:.0f} tokens per sequence\n",
       forward_flop(graph).count * 3 / tokens, tokens);

@@ -57,6 +57,7 @@ Json out_of_memory(const OutOfMemory& oom) {
           {"at_s", seconds(oom.at)},
           {"tensor", oom.tensor},
           {"category", name(oom.category)},
+          {"on_host", oom.on_host},
           {"requested_bytes", oom.requested.count},
           {"segment_bytes", oom.segment.count},
           {"free_bytes", oom.free.count},
@@ -74,6 +75,15 @@ Json phases(const Result& r) {
 Json values(const std::vector<RecordedValue>& all) {
   Json object = Json::object();
   for (const RecordedValue& v : all) object[v.key] = {{"value", to_value(v.value)}, {"origin", v.origin}};
+  return object;
+}
+
+Json comparisons(const RunRecord& run) {
+  Json object = Json::object();
+  for (const Comparison& c : run.comparisons)
+    object[c.metric] = {{"predicted", c.predicted},
+                        {"measured", c.measured},
+                        {"error", c.metric == "fits" ? Json(nullptr) : Json(c.error())}};
   return object;
 }
 
@@ -119,9 +129,11 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                        {"peak_active", m.peak_active.count},
                        {"peak_reserved", m.peak_reserved.count},
                        {"rank", m.rank.index},
-                       {"alloc_retries", m.alloc_retries}};
+                       {"alloc_retries", m.alloc_retries},
+                       {"peak_host", m.peak_host.count}};
   j["memory_at_peak"] = by_category(m.at_peak);
   j["oom"] = oom ? out_of_memory(*r.oom) : Json(nullptr);
+  j["measured"] = comparisons(run);
   j["scenario"] = values(run.values);
   j["engine"] = {{"events", r.engine.events},
                  {"allocator_calls", r.engine.allocator_calls},

@@ -96,31 +96,57 @@ void communication(std::string& out, const Result& r) {
   if (!table.rows.empty()) out += "\n" + to_text(table);
 }
 
-void memory(std::string& out, const Memory& m) {
-  Table table{{"memory of a GPU", "GiB"}, {}};
+void memory(std::string& out, const RunRecord& run) {
+  const Memory& m = run.result.memory;
+  Table table{{"memory of a GPU", "GiB", "bytes per parameter"}, {}};
+  const auto row = [&](std::string what, Bytes bytes) {
+    table.rows.push_back(
+        {std::move(what), gib_text(bytes),
+         fmt::format("{:.2f}", static_cast<double>(bytes.count) / static_cast<double>(run.parameters))});
+  };
   for (int c = 0; c < categories; ++c)
     if (m.at_peak[static_cast<std::size_t>(c)].count > 0)
-      table.rows.push_back({"  " + with_spaces(name(static_cast<Category>(c))),
-                            gib_text(m.at_peak[static_cast<std::size_t>(c)])});
-  table.rows.insert(table.rows.end(),
-                    {{"peak allocated (sum of the above)", gib_text(m.peak_allocated)},
-                     {"peak active (and freed, but in use by a stream)", gib_text(m.peak_active)},
-                     {"peak reserved (by the allocator)", gib_text(m.peak_reserved)},
-                     {"outside the allocator (CUDA context, NCCL)", gib_text(m.outside_allocator)},
-                     {"capacity", gib_text(m.capacity)}});
+      row("  " + with_spaces(name(static_cast<Category>(c))), m.at_peak[static_cast<std::size_t>(c)]);
+  row("peak allocated (sum of the above)", m.peak_allocated);
+  row("peak active (and freed, but in use by a stream)", m.peak_active);
+  row("peak reserved (by the allocator)", m.peak_reserved);
+  row("outside the allocator (CUDA context, NCCL)", m.outside_allocator);
+  row("capacity", m.capacity);
+  if (m.peak_host.count > 0) row("on the host, for this GPU", m.peak_host);
   out += "\n" + to_text(table);
   if (m.alloc_retries > 0) out += fmt::format("allocator retries: {}\n", m.alloc_retries);
 }
 
+// Beside the real run that the scenario tells of.
+void measured(std::string& out, const RunRecord& run) {
+  Table table{{"against the measured run", "here", "measured", "error"}, {}};
+  for (const Comparison& c : run.comparisons) {
+    const bool verdict = c.metric == "fits";
+    const auto figure = [&](double x) -> std::string {
+      if (verdict) return x > 0 ? "yes" : "no";
+      return x >= 100 ? fmt::format("{:.1f}", x) : fmt::format("{:.3f}", x);
+    };
+    table.rows.push_back({c.metric, figure(c.predicted), figure(c.measured),
+                          verdict ? "" : fmt::format("{:+.1f}%", 100 * c.error())});
+  }
+  if (!table.rows.empty()) out += "\n" + to_text(table);
+}
+
 void out_of_memory(std::string& out, const RunRecord& run) {
   const OutOfMemory& oom = *run.result.oom;
-  out += "  status           OUT OF MEMORY\n";
+  out += fmt::format("  status           OUT OF MEMORY{}\n", oom.on_host ? " on the host" : "");
   out += fmt::format("  where            {}\n", oom_place(oom));
-  out += fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB from CUDA, {} GiB free\n",
-                     oom.tensor, with_spaces(name(oom.category)), gib_text(oom.requested),
-                     gib_text(oom.segment), gib_text(oom.free));
-  out += fmt::format("  fragmented       {} GiB cached in segments that cannot be returned\n",
-                     gib_text(oom.fragmented));
+  if (oom.on_host) {
+    out +=
+        fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB of this GPU's share free\n",
+                    oom.tensor, with_spaces(name(oom.category)), gib_text(oom.requested), gib_text(oom.free));
+  } else {
+    out += fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB from CUDA, {} GiB free\n",
+                       oom.tensor, with_spaces(name(oom.category)), gib_text(oom.requested),
+                       gib_text(oom.segment), gib_text(oom.free));
+    out += fmt::format("  fragmented       {} GiB cached in segments that cannot be returned\n",
+                       gib_text(oom.fragmented));
+  }
   batch(out, run);
   Table live{{"allocated at that moment", "GiB"}, {}};
   for (int c = 0; c < categories; ++c)
@@ -132,7 +158,7 @@ void out_of_memory(std::string& out, const RunRecord& run) {
   for (const OutOfMemory::Live& l : oom.largest_live)
     largest.rows.push_back({l.tensor, with_spaces(name(l.category)), gib_text(l.bytes)});
   out += "\n" + to_text(largest);
-  memory(out, run.result.memory);
+  memory(out, run);
 }
 
 // What all runs of a sweep have in common needs no column.
@@ -229,7 +255,8 @@ std::string to_text(const RunRecord& run) {
   batch(out, run);
   breakdown(out, run.result);
   communication(out, run.result);
-  memory(out, run.result.memory);
+  memory(out, run);
+  measured(out, run);
   return out;
 }
 

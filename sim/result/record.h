@@ -16,6 +16,13 @@ struct RecordedValue {
   std::string origin;  // "a.toml:5:8", "default: the model's"
 };
 
+// A figure of this run beside that of a real one, of which the scenario tells. `fits` counts as 0 or 1.
+struct Comparison {
+  std::string metric;  // "peak_active_gib"
+  double predicted, measured;
+  double error() const { return (predicted - measured) / measured; }
+};
+
 struct RunRecord {
   std::string model, topology, gpu, stack, stack_versions, strategy, precision;
   std::int64_t parameters = 0;
@@ -25,6 +32,7 @@ struct RunRecord {
   std::vector<RecordedValue> values;
   std::uint64_t scenario_hash = 0;
   Result result;
+  std::vector<Comparison> comparisons;
   double wall_s = 0;  // the simulation took
 };
 

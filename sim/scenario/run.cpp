@@ -27,6 +27,28 @@ Throughput throughput(const Scenario& scenario, const Program& program, const Re
   return t;
 }
 
+// An out-of-memory has no figures to compare, only that it does not fit.
+std::vector<Comparison> comparisons(const Scenario& scenario, const Result& r) {
+  const Throughput& t = r.throughput;
+  const std::pair<std::string_view, double> predicted[] = {
+      {"step_time_s", seconds(r.step_time)},
+      {"tokens_per_s_per_gpu", t.tokens_per_s_per_gpu},
+      {"tflops_per_gpu.model", t.model.count * 1e-12},
+      {"tflops_per_gpu.hardware", t.hardware.count * 1e-12},
+      {"peak_allocated_gib", gib(r.memory.peak_allocated)},
+      {"peak_active_gib", gib(r.memory.peak_active)},
+      {"peak_reserved_gib", gib(r.memory.peak_reserved)}};
+  std::vector<Comparison> result;
+  for (const RecordedValue& v : scenario.values) {
+    if (v.key == "measured.fits")
+      result.push_back({"fits", r.out_of_memory() ? 0.0 : 1.0, std::get<bool>(v.value) ? 1.0 : 0.0});
+    for (const auto& [metric, figure] : predicted)
+      if (!r.out_of_memory() && v.key == "measured." + std::string(metric))
+        result.push_back({std::string(metric), figure, std::get<double>(v.value)});
+  }
+  return result;
+}
+
 OpGraph graph_of(const Scenario& scenario) { return build(scenario.model, scenario.workload); }
 
 Program compile(const Scenario& scenario, const OpGraph& graph) {
@@ -45,25 +67,26 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const Program program = compile(scenario, graph);
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
   const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers};
-  RunRecord record{
-      .model = scenario.model.name,
-      .topology = scenario.topology.name,
-      .gpu = scenario.gpu.name,
-      .stack = scenario.stack.name,
-      .stack_versions = scenario.stack.versions,
-      .strategy = scenario.strategy_name,
-      .precision = scenario.precision,
-      .parameters = parameter_count(graph),
-      .gpus = scenario.gpus,
-      .micro_batch = scenario.workload.micro_batch,
-      .grad_accum = scenario.training.micro_batches,
-      .global_batch = scenario.global_batch,
-      .global_batch_tokens = scenario.global_batch_tokens,
-      .encoder_decoder = entry(scenario.model.family).encoder_decoder,
-      .values = scenario.values,
-      .scenario_hash = scenario.hash,
-      .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline})};
+  RunRecord record{.model = scenario.model.name,
+                   .topology = scenario.topology.name,
+                   .gpu = scenario.gpu.name,
+                   .stack = scenario.stack.name,
+                   .stack_versions = scenario.stack.versions,
+                   .strategy = scenario.strategy_name,
+                   .precision = scenario.precision,
+                   .parameters = parameter_count(graph),
+                   .gpus = scenario.gpus,
+                   .micro_batch = scenario.workload.micro_batch,
+                   .grad_accum = scenario.training.micro_batches,
+                   .global_batch = scenario.global_batch,
+                   .global_batch_tokens = scenario.global_batch_tokens,
+                   .encoder_decoder = entry(scenario.model.family).encoder_decoder,
+                   .values = scenario.values,
+                   .scenario_hash = scenario.hash,
+                   .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline}),
+                   .comparisons = {}};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
+  record.comparisons = comparisons(scenario, record.result);
   record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return record;
 }
