@@ -29,9 +29,10 @@ KernelId ProgramBuilder::kernel(const Kernel& kernel) {
   return it->second;
 }
 
-TensorId ProgramBuilder::tensor(std::string_view name, Bytes bytes, Category category, StreamId stream) {
+TensorId ProgramBuilder::tensor(std::string_view name, Bytes bytes, Category category, StreamId stream,
+                                MemorySpace place) {
   require(bytes.count > 0, "a tensor without bytes");
-  return program_.tensors.add({label(name), bytes, category, stream});
+  return program_.tensors.add({label(name), bytes, category, stream, place});
 }
 
 BodyId ProgramBuilder::begin_body() { return body_ = program_.bodies.add({}); }

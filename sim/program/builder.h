@@ -21,7 +21,8 @@ class ProgramBuilder {
   EventId event() { return {program_.events++}; }
   LabelId label(std::string_view text);
   KernelId kernel(const Kernel& kernel);
-  TensorId tensor(std::string_view name, Bytes bytes, Category category, StreamId stream = default_stream);
+  TensorId tensor(std::string_view name, Bytes bytes, Category category, StreamId stream = default_stream,
+                  MemorySpace place = MemorySpace::device);
   StreamId stream_of(GroupId group) const { return program_.groups[group].stream; }
   Bytes bytes_of(TensorId t) const { return program_.tensors[t].bytes; }
 

@@ -34,7 +34,8 @@ struct InstructionText {
 
   std::string operator()(const Alloc& i) const {
     const Tensor& t = p.tensors[i.tensor];
-    return fmt::format("alloc {} {} {}", tensor(i.tensor), text(t.bytes), stream(t.stream));
+    return fmt::format("alloc {} {} {}", tensor(i.tensor), text(t.bytes),
+                       t.place == MemorySpace::device ? stream(t.stream) : std::string(name(t.place)));
   }
   std::string operator()(const Free& i) const { return "free " + tensor(i.tensor); }
   std::string operator()(const RecordUse& i) const {

@@ -34,12 +34,20 @@ using BodyId = Id<struct BodyTag>;
 
 // --- tables -----------------------------------------------------------------------------------------------
 
-// Allocated from the pool of `stream`.
+// On the GPU, or in the host's memory, page-locked for the GPU's copies or not.
+enum class MemorySpace : std::uint8_t { device, pinned, host };
+constexpr std::string_view name(MemorySpace p) {
+  constexpr std::string_view names[] = {"device", "pinned", "host"};
+  return names[static_cast<int>(p)];
+}
+
+// On the device, allocated from the pool of `stream`.
 struct Tensor {
   LabelId label;
   Bytes bytes;  // requested, > 0
   Category category;
   StreamId stream;
+  MemorySpace place = MemorySpace::device;
 };
 
 struct Stream {

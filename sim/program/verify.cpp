@@ -64,6 +64,8 @@ class Verifier {
   }
   void check(const RecordUse& i) {
     if (!live_[at(i.tensor.index)]) offence("used but not live: " + text(i.tensor));
+    if (program_.tensors[i.tensor].place != MemorySpace::device)
+      offence("marked as used by a stream but not on the device: " + text(i.tensor));
   }
   void check(const Launch& i) {
     if (group_stream_[at(i.stream.index)]) offence("a kernel on the stream of a group");

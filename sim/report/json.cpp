@@ -119,7 +119,8 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                        {"peak_active", m.peak_active.count},
                        {"peak_reserved", m.peak_reserved.count},
                        {"rank", m.rank.index},
-                       {"alloc_retries", m.alloc_retries}};
+                       {"alloc_retries", m.alloc_retries},
+                       {"host_peak", m.host_peak.count}};
   j["memory_at_peak"] = by_category(m.at_peak);
   j["oom"] = oom ? out_of_memory(*r.oom) : Json(nullptr);
   j["scenario"] = values(run.values);

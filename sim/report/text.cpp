@@ -108,6 +108,7 @@ void memory(std::string& out, const Memory& m) {
                      {"peak reserved (by the allocator)", gib_text(m.peak_reserved)},
                      {"outside the allocator (CUDA context, NCCL)", gib_text(m.outside_allocator)},
                      {"capacity", gib_text(m.capacity)}});
+  if (m.host_peak.count > 0) table.rows.push_back({"host memory per GPU, peak", gib_text(m.host_peak)});
   out += "\n" + to_text(table);
   if (m.alloc_retries > 0) out += fmt::format("allocator retries: {}\n", m.alloc_retries);
 }

@@ -566,11 +566,17 @@ bool Executor::execute(RankClassId r, const RecordUse& i) {
 bool Executor::execute(RankClassId r, const Alloc& i) {
   RankState& rank = ranks_[r];
   HostState& host = rank.host;
+  const Tensor& tensor = program_.tensors[i.tensor];
+  if (tensor.place != MemorySpace::device) {
+    // No time: PyTorch caches pinned memory, so that cudaHostAlloc runs once, in the first step.
+    rank.host_memory += tensor.bytes;
+    rank.host_memory_peak = std::max(rank.host_memory_peak, rank.host_memory);
+    return true;
+  }
   if (!rank.pending.empty()) {
     if (sleep_until_clock(r)) return false;
     poll(rank);
   }
-  const Tensor& tensor = program_.tensors[i.tensor];
   const auto allocated = rank.allocator.allocate(tensor.bytes, tensor.stream);
   if (!allocated) {
     if (host.retry_began) {
@@ -597,6 +603,10 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
 
 bool Executor::execute(RankClassId r, const Free& i) {
   RankState& rank = ranks_[r];
+  if (const Tensor& tensor = program_.tensors[i.tensor]; tensor.place != MemorySpace::device) {
+    rank.host_memory -= tensor.bytes;
+    return true;
+  }
   const BlockId block = std::exchange(rank.block[i.tensor], not_live);
   rank.ledger.remove(program_.tensors[i.tensor].category, rank.allocator.size(block));
   const std::uint64_t waits = rank.allocator.free(block);

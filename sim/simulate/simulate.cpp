@@ -50,6 +50,7 @@ void describe_memory(Result& result, const Cluster& cluster, const Job& job, con
                    .peak_reserved = stats.peak_reserved,
                    .at_peak = rank.ledger.at_peak(),
                    .alloc_retries = rank.alloc_retries,
+                   .host_peak = rank.host_memory_peak,
                    .rank = job.ranks[fullest].rank};
 }
 

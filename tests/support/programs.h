@@ -33,7 +33,7 @@ inline std::string collectives_of(const Program& program, Section section, Axis 
   return text;
 }
 
-// Requested bytes that are live, by category, as the program runs through sections in order.
+// Requested bytes of the device that are live, by category, as the program runs through sections in order.
 class LiveBytes {
  public:
   explicit LiveBytes(const Program& program) : program_(program) {}
@@ -52,6 +52,7 @@ class LiveBytes {
  private:
   void add(TensorId id, std::int64_t sign) {
     const Tensor& t = program_.tensors[id];
+    if (t.place != MemorySpace::device) return;
     const auto c = static_cast<std::size_t>(t.category);
     now_[c] += t.bytes * sign;
     total_ += t.bytes * sign;
