@@ -13,9 +13,7 @@ StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, 
   program.program().flop.hardware = (forward * 3.0 + make_autograd().recomputed_flop()) * micro_batches;
 }
 
-Autograd StepWriter::make_autograd() {
-  return Autograd(graph, program, training.checkpointing == Checkpointing::full);
-}
+Autograd StepWriter::make_autograd() { return Autograd(graph, program, training); }
 
 void StepWriter::accumulate(Trained& to, TensorId gradient, bool later) {
   if (!later) {
