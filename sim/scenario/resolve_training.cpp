@@ -179,14 +179,33 @@ void Resolver::read_training() {
   t.optimizer_impl =
       parse(text("training.optimizer_impl", s_.stack.optimizer_impl, fmt::format("stack {}", s_.stack.name)),
             {OptimizerImpl::for_loop, OptimizerImpl::foreach, OptimizerImpl::fused});
-  t.checkpointing = parse(text("training.activation_checkpointing", "none", "PyTorch's"),
-                          {Checkpointing::none, Checkpointing::full});
+  read_checkpointing();
   t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
   t.sync_each_step = flag("training.sync_each_step", true, "the loss is printed");
-  flag("training.activation_offload", false, "PyTorch's");
   integer("training.loss_chunks", 1, "PyTorch's");
   flag("training.compile", false, "PyTorch's");
   flag("training.no_sync", false, "PyTorch's");
+}
+
+void Resolver::read_checkpointing() {
+  Training& t = s_.training;
+  const std::string mode = "training.activation_checkpointing", every = "training.checkpoint_every";
+  t.checkpointing = parse(text(mode, "none", "PyTorch's"),
+                          {Checkpointing::none, Checkpointing::full, Checkpointing::selective,
+                           Checkpointing::selective_op, Checkpointing::every_k});
+  if (t.checkpointing == Checkpointing::every_k) {
+    if (!given(every)) fail(mode, "\"every-k\" needs \"checkpoint_every\", the blocks per checkpoint");
+    t.checkpoint_every = required_int(every, "");
+    const ModelSpec& m = s_.model;  // of an encoder-decoder, no group holds blocks of both stacks
+    const std::int64_t blocks = std::max({m.layers, m.encoder_layers, m.decoder_layers});
+    if (t.checkpoint_every > blocks)
+      fail(every, fmt::format("{} blocks per checkpoint, but the model has {} in a row", t.checkpoint_every,
+                              blocks));
+  } else if (given(every)) {
+    fail(every, fmt::format("activation_checkpointing = \"{}\" has no groups of blocks; \"every-k\" has",
+                            name(t.checkpointing)));
+  }
+  t.activation_offload = flag("training.activation_offload", false, "PyTorch's");
 }
 
 }  // namespace shardsim

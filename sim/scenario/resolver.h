@@ -88,6 +88,7 @@ class Resolver {
   void read_precision();
   void read_attention();
   void read_training();
+  void read_checkpointing();
 
   // --- resolve_strategy.cpp ---
   void read_strategy();

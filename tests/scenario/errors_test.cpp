@@ -115,6 +115,19 @@ TEST_CASE("what is known but not built says so") {
         "not simulated");
 }
 
+TEST_CASE("groups of blocks under one checkpoint") {
+  const std::string every_k = good + "[training]\nactivation_checkpointing = \"every-k\"\n";
+  CHECK(complaint(every_k + "checkpoint_every = 3") == "");
+  CHECK(complaint(every_k + "checkpoint_every = 0") ==
+        "a.toml:7:20: training.checkpoint_every is 0; a value from 1 to 1000000 is expected");
+  CHECK(complaint(every_k + "checkpoint_every = 13") ==
+        "a.toml:7:20: 13 blocks per checkpoint, but the model has 12 in a row");
+  CHECK(complaint(every_k) ==
+        "a.toml:6:28: \"every-k\" needs \"checkpoint_every\", the blocks per checkpoint");
+  CHECK(complaint(good + "[training]\ncheckpoint_every = 2") ==
+        "a.toml:6:20: activation_checkpointing = \"none\" has no groups of blocks; \"every-k\" has");
+}
+
 TEST_CASE("GPUs that do not fill nodes, or have no network between them") {
   CHECK(complaint("model = \"gpt2\"\ntopology = \"dgx-a100-80gb\"\n[cluster]\ngpus = 12") ==
         "a.toml:4:8: 12 GPUs do not fill nodes of 8; 8 or 16 do");
