@@ -93,7 +93,7 @@ constexpr Shorthand shorthands[] = {
     {"--global-batch", "training.global_batch", "sequences per step over all GPUs"},
     {"--sequence-length", "training.sequence_length", "tokens"},
     {"--precision", "training.precision", "fp32, tf32, fp16-mixed or bf16-mixed"},
-    {"--checkpointing", "training.activation_checkpointing", "none or full"},
+    {"--checkpointing", "training.activation_checkpointing", "none, full, selective, selective-op or every-k"},
     {"--stack", "training.stack", "a name in topologies/stacks or a path"},
 };
 

@@ -36,6 +36,7 @@ struct Gpt {
   ValueId unfused_attention(ValueId qkv) {
     const std::int64_t heads = batch * spec.heads;
     const auto parts = graph.split("split heads", qkv, 3);
+    graph.begin_attention_core();
     ValueId x = graph.batched_product("scores", parts[0], parts[1], heads, sequence, sequence, spec.head_dim);
     x = graph.scale("scaled scores", x);
     x = graph.masked_fill(x, sequence * sequence);
@@ -43,6 +44,7 @@ struct Gpt {
     x = graph.dropout(graph.softmax(x));
     x = graph.cast(x, graph.compute());
     x = graph.batched_product("context", x, parts[2], heads, sequence, spec.head_dim, sequence);
+    graph.end_attention_core();
     x = graph.copy("merge heads", x);
     for (const ValueId part : parts) graph.keep_until_here(part);
     return x;

@@ -1,6 +1,7 @@
 #include "sim/model/graph_builder.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "sim/base/check.h"
 
@@ -44,6 +45,7 @@ ValueId GraphBuilder::value(std::string_view name, std::int64_t elements, DType 
 
 Op& GraphBuilder::append(Op op) {
   op.module = module_;
+  op.attention_core = core_;
   const OpId id = graph_.ops.next_id();
   for (const ValueId v : op.inputs) graph_.values[graph_.values[v].storage].last_use = id;
   for (const ValueId v : op.outputs) graph_.values[graph_.values[v].storage].last_use = id;
@@ -171,7 +173,12 @@ ValueId GraphBuilder::linear(ValueId x, std::int64_t rows, std::int64_t in, std:
   const DType multiply_as = workload_.numerics.multiply;
   const Gemm forward{.batch = 1, .m = rows, .n = out_width, .k = in, .dtype = multiply_as};
   x = cast(x, compute());
-  Op op{.name = "linear", .inputs = {x}, .gradients = {Gradient::fresh}, .saved = {x}, .forward = {forward}};
+  Op op{.name = "linear",
+        .kind = OpKind::linear,
+        .inputs = {x},
+        .gradients = {Gradient::fresh},
+        .saved = {x},
+        .forward = {forward}};
   op.model_flop = executed_flop(forward);
   op.backward = {Gemm{1, rows, in, out_width, multiply_as}, Gemm{1, in, out_width, rows, multiply_as}};
   if (workload_.numerics.autocast) {
@@ -344,6 +351,7 @@ ValueId GraphBuilder::activation_gelu_tanh(ValueId x) {
 
 ValueId GraphBuilder::position_bias(ParameterId table, std::int64_t batch, std::int64_t heads,
                                     std::int64_t queries, std::int64_t keys) {
+  const int core = std::exchange(core_, 0);
   const std::int64_t scores = heads * queries * keys;
   const ValueId relative = value("relative bias", scores, workload_.numerics.parameter, true);
   append({.name = "relative bias",
@@ -358,12 +366,15 @@ ValueId GraphBuilder::position_bias(ParameterId table, std::int64_t batch, std::
           .outputs = {bias},
           .forward = {moves(bytes(relative) + bytes(bias))},
           .backward = {moves(bytes(bias) + bytes(relative))}});  // sum over the batch
+  core_ = core;
   return bias;
 }
 
 ValueId GraphBuilder::zero_bias(std::int64_t elements) {
+  const int core = std::exchange(core_, 0);
   const ValueId bias = value("position bias", elements, workload_.numerics.parameter, false);
   append({.name = "zeros plus mask", .outputs = {bias}, .forward = {moves(bytes(bias))}});
+  core_ = core;
   return bias;
 }
 
@@ -380,6 +391,7 @@ ValueId GraphBuilder::fused_attention(ValueId qkv, std::int64_t batch, std::int6
                         .head_dim = head_dim,
                         .dtype = workload_.numerics.multiply};
   Op op{.name = "attention",
+        .kind = OpKind::fused_attention,
         .inputs = {qkv},
         .gradients = {Gradient::fresh},
         .outputs = {out, lse},
@@ -390,7 +402,9 @@ ValueId GraphBuilder::fused_attention(ValueId qkv, std::int64_t batch, std::int6
   op.backward_temporary = storage(batch * heads * sequence * (head_dim + 1), DType::fp32);
   kernel.backward = true;
   op.backward = {moves(bytes(out) * 2), kernel, moves(bytes(out) * 3)};
+  begin_attention_core();
   append(std::move(op));
+  end_attention_core();
   return out;
 }
 

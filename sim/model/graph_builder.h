@@ -28,6 +28,11 @@ class GraphBuilder {
   // Registered under the current module.
   ParameterId parameter(std::string_view name, std::int64_t rows, std::int64_t columns = 1);
 
+  // Operations appended in between are one attention core, from the product that makes the scores to the
+  // context: what selective checkpointing runs again. A fused attention is one by itself.
+  void begin_attention_core() { core_ = ++cores_; }
+  void end_attention_core() { core_ = 0; }
+
   // --- operations ---------------------------------------------------------------------------------------
   ValueId from_host(std::string_view name, std::int64_t tokens);  // integers copied to the GPU
   ValueId embedding(ValueId ids, ParameterId table, std::int64_t rows, std::int64_t width);
@@ -54,7 +59,8 @@ class GraphBuilder {
   ValueId activation_gelu_tanh(ValueId x);  // "gelu_new", written out in Python: eight kernels
   ValueId residual_add(ValueId x, ValueId branch);
   ValueId add_in_place(ValueId x, ValueId addend);  // x keeps its memory
-  // bias[heads, queries, keys] looked up per bucket, plus mask -> [batch, heads, queries, keys]
+  // bias[heads, queries, keys] looked up per bucket, plus mask -> [batch, heads, queries, keys]. Shared by
+  // the stack, so no part of the attention core that happens to make it.
   ValueId position_bias(ParameterId table, std::int64_t batch, std::int64_t heads, std::int64_t queries,
                         std::int64_t keys);
   ValueId zero_bias(std::int64_t elements);  // the mask alone, materialised; needs no gradient
@@ -89,6 +95,7 @@ class GraphBuilder {
   Workload workload_;
   OpGraph graph_;
   ModuleId module_{};
+  int core_ = 0, cores_ = 0;  // the attention core that is open, those begun so far
 };
 
 }  // namespace shardsim

@@ -48,9 +48,14 @@ enum class Gradient : std::uint8_t {
   alias,  // the gradient of the (first) output itself: additions pass it on
 };
 
+// Operations that selective checkpointing tells apart.
+enum class OpKind : std::uint8_t { other, linear, fused_attention };
+
 struct Op {
   std::string_view name{};  // a literal
   ModuleId module{};
+  OpKind kind{};
+  int attention_core = 0;  // of which attention (scores to context) it is part, counted from 1; 0 = none
   bool from_host = false;  // no kernel: its outputs are copied from host memory
   std::vector<ValueId> inputs{};
   std::vector<Gradient> gradients{};  // one per input

@@ -38,6 +38,7 @@ struct T5 {
     const ValueId k = linear(prefix + ".k", memory, batch * keys, spec.hidden, inner);
     const ValueId v = linear(prefix + ".v", memory, batch * keys, spec.hidden, inner);
     const ValueId q_heads = graph.copy("q heads", q), k_heads = graph.copy("k heads", k);
+    graph.begin_attention_core();
     const ValueId scores =
         graph.batched_product("scores", q_heads, k_heads, heads, queries, keys, spec.head_dim);
     if (bias.value.index < 0) bias.value = make_bias(prefix, queries, keys, bias.relative);
@@ -46,6 +47,7 @@ struct T5 {
     p = graph.dropout(graph.cast(p, graph.compute()));
     const ValueId v_heads = graph.copy("v heads", v);
     ValueId y = graph.batched_product("context", p, v_heads, heads, queries, spec.head_dim, keys);
+    graph.end_attention_core();
     y = graph.copy("merge heads", y);
     y = linear(prefix + ".o", y, batch * queries, inner, spec.hidden);
     for (const ValueId local : {q, k, v, scores}) graph.keep_until_here(local);

@@ -183,11 +183,9 @@ void Resolver::read_training() {
   Training& t = s_.training;
   t.optimizer = parse(text("training.optimizer", "adamw", "the usual"), all_optimizers);
   t.optimizer_impl = optimizer_impl();
-  t.checkpointing = parse(text("training.activation_checkpointing", "none", "PyTorch's"),
-                          {Checkpointing::none, Checkpointing::full});
+  read_checkpointing();
   t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
   t.sync_each_step = flag("training.sync_each_step", true, "the loss is printed");
-  flag("training.activation_offload", false, "PyTorch's");
   integer("training.loss_chunks", 1, "PyTorch's");
   flag("training.compile", false, "PyTorch's");
   t.no_sync = flag("training.no_sync", false, "PyTorch's");
@@ -207,6 +205,27 @@ OptimizerImpl Resolver::optimizer_impl() {
   if (!exists(kind, impl))
     fail(key, fmt::format("{} has no \"{}\" implementation; legal: {}", name(kind), name(impl), legal));
   return impl;
+}
+
+void Resolver::read_checkpointing() {
+  Training& t = s_.training;
+  const std::string mode = "training.activation_checkpointing", every = "training.checkpoint_every";
+  t.checkpointing = parse(text(mode, "none", "PyTorch's"),
+                          {Checkpointing::none, Checkpointing::full, Checkpointing::selective,
+                           Checkpointing::selective_op, Checkpointing::every_k});
+  if (t.checkpointing == Checkpointing::every_k) {
+    if (!given(every)) fail(mode, "\"every-k\" needs \"checkpoint_every\", the blocks per checkpoint");
+    t.checkpoint_every = required_int(every, "");
+    const ModelSpec& m = s_.model;  // of an encoder-decoder, no group holds blocks of both stacks
+    const std::int64_t blocks = std::max({m.layers, m.encoder_layers, m.decoder_layers});
+    if (t.checkpoint_every > blocks)
+      fail(every, fmt::format("{} blocks per checkpoint, but the model has {} in a row", t.checkpoint_every,
+                              blocks));
+  } else if (given(every)) {
+    fail(every, fmt::format("activation_checkpointing = \"{}\" has no groups of blocks; \"every-k\" has",
+                            name(t.checkpointing)));
+  }
+  t.activation_offload = flag("training.activation_offload", false, "PyTorch's");
 }
 
 }  // namespace shardsim

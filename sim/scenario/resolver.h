@@ -89,6 +89,7 @@ class Resolver {
   void read_attention();
   void read_training();
   OptimizerImpl optimizer_impl();
+  void read_checkpointing();
 
   // --- resolve_strategy.cpp ---
   void read_strategy();

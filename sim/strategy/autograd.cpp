@@ -11,21 +11,63 @@ namespace {
 
 constexpr TensorId no_tensor{-1};
 constexpr int no_gradient = -1;
+constexpr Bytes offloaded_min{1024};  // torchtune OffloadActivations: min_offload_size
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
+void sort_distinct(std::vector<ValueId>& values) {
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+}
+
+// Runs of `size` blocks that follow each other, as segments [first, last]; never across the root.
+std::vector<std::pair<std::size_t, std::size_t>> groups_of_blocks(const OpGraph& graph, std::int64_t size) {
+  std::vector<std::pair<std::size_t, std::size_t>> groups;
+  std::int64_t open = 0;  // blocks in the last group, 0 = none is open
+  for (std::size_t i = 0; i < graph.segments.size(); ++i) {
+    if (!graph.modules[graph.segments[i].module].block) {
+      open = 0;
+      continue;
+    }
+    if (open == 0 || open == size) {
+      groups.emplace_back(i, i);
+      open = 1;
+    } else {
+      groups.back().second = i;
+      ++open;
+    }
+  }
+  return groups;
+}
+
+// Blocks that one checkpoint holds.
+std::int64_t blocks_together(const Training& training) {
+  return training.checkpointing == Checkpointing::every_k ? training.checkpoint_every : 1;
+}
+
+// The one stream for offload, whoever asks first.
+StreamId offload_stream(ProgramBuilder& program) {
+  for (const StreamId s : ids(program.program().streams))
+    if (program.program().streams[s].name == "offload") return s;
+  return program.stream("offload");
+}
+
 }  // namespace
 
-Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, bool checkpoint_blocks)
+Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, const Training& training)
     : graph_(graph),
       program_(program),
-      checkpoint_blocks_(checkpoint_blocks),
       creator_(graph.values.size()),
+      last_read_(graph.values.size()),
       dying_(graph.ops.size()),
       uses_(graph.parameters.size(), 0),
       accumulate_(program.label("accumulate gradient")),
+      recall_(graph.ops.size()),
+      kept_(graph.ops.size()),
+      offload_ending_(graph.segments.size(), -1),
       forward_tensor_(graph.values.size(), no_tensor),
       recomputed_tensor_(graph.values.size(), no_tensor),
+      returned_tensor_(graph.values.size(), no_tensor),
       sum_tensor_(graph.values.size(), no_tensor),
       op_tensors_(graph.ops.size()),
       stored_(graph.values.size()),
@@ -43,34 +85,131 @@ Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, bool checkpoin
     const Value& value = graph.values[v];
     if (value.storage == v && !value.held_by_user) dying_[value.last_use].push_back(v);
   }
-  for (const OpId op : ids(graph.ops))
+  for (const OpId op : ids(graph.ops)) {
+    for (const ValueId v : graph.ops[op].inputs) last_read_[storage_of(v)] = op;
     for (const ValueId v : graph.ops[op].outputs)
       if (storage_of(v) == v) creator_[v] = op;
-  for (const Segment& segment : graph.segments) {
-    std::vector<ValueId> external;
-    for (OpId op = segment.first; op < segment.last; ++op.index)
-      for (const ValueId v : graph.ops[op].inputs)
-        if (creator_[storage_of(v)] < segment.first) external.push_back(storage_of(v));
-    std::sort(external.begin(), external.end());
-    external.erase(std::unique(external.begin(), external.end()), external.end());
-    external_.push_back(std::move(external));
+  }
+  plan_checkpoints(training);
+  plan_kept();
+  if (training.activation_offload) plan_offload(training);
+}
+
+// --- what is kept, what runs again ----------------------------------------------------------------------
+
+void Autograd::plan_checkpoints(const Training& training) {
+  if (training.checkpointing == Checkpointing::none) return;
+  require(training.checkpoint_every >= 1, "a checkpoint holds blocks");
+  for (const auto& [from, to] : groups_of_blocks(graph_, blocks_together(training))) {
+    const OpId first = graph_.segments[from].first, last = graph_.segments[to].last;
+    const int next = static_cast<int>(checkpoints_.size());
+    switch (training.checkpointing) {
+      case Checkpointing::none: break;
+      case Checkpointing::full:
+      case Checkpointing::every_k:
+        add_checkpoint(
+            first, last,
+            [&](const Op&) {
+              return Recall{next, false};
+            },
+            true);
+        break;
+      case Checkpointing::selective: {
+        for (OpId op = first; op < last; ++op.index) {
+          const int core = graph_.ops[op].attention_core;
+          if (core == 0 || recall_[op].checkpoint >= 0) continue;
+          const int index = static_cast<int>(checkpoints_.size());
+          OpId end = op;
+          for (OpId other = op; other < last; ++other.index)
+            if (graph_.ops[other].attention_core == core) end = {other.index + 1};
+          add_checkpoint(
+              op, end,
+              [&](const Op& o) {
+                return Recall{o.attention_core == core ? index : -1, false};
+              },
+              true);
+        }
+        break;
+      }
+      case Checkpointing::selective_op: {
+        // The first, third, ... product of a block is kept. torchtitan lists aten.mm, which its linear layers
+        // without bias run; layers with bias (aten.addmm) count alike here.
+        int products = 0;
+        add_checkpoint(
+            first, last,
+            [&](const Op& op) {
+              const bool kept =
+                  op.kind == OpKind::fused_attention || (op.kind == OpKind::linear && ++products % 2 == 1);
+              return Recall{next, kept};
+            },
+            false);
+        break;
+      }
+    }
   }
 }
 
-const std::vector<ValueId>& Autograd::external(const Segment& s) const {
-  return external_[static_cast<std::size_t>(&s - graph_.segments.data())];
+void Autograd::add_checkpoint(OpId first, OpId last, const std::function<Recall(const Op&)>& recall,
+                              bool reentrant) {
+  const int index = static_cast<int>(checkpoints_.size());
+  Checkpoint checkpoint{first, last, last, {}, {}, reentrant, {}};
+  for (OpId op = first; op < last; ++op.index) recall_[op] = recall(graph_.ops[op]);
+  if (!reentrant) {
+    // Inputs are saved before an operation runs, results after it: the last one may not have to run.
+    OpId op{last.index - 1};
+    while (op > first && graph_.ops[op].saved.empty()) --op.index;
+    const auto& saved = graph_.ops[op].saved;
+    const bool runs =
+        std::any_of(saved.begin(), saved.end(), [&](ValueId v) { return creator_[storage_of(v)] == op; });
+    checkpoint.stop = runs ? OpId{op.index + 1} : op;
+  }
+  for (OpId op = first; op < last; ++op.index) {
+    if (recall_[op].checkpoint != index) continue;
+    for (const ValueId v : graph_.ops[op].inputs)
+      if (!made_by(storage_of(v), index)) checkpoint.inputs.push_back(storage_of(v));
+    for (const ValueId v : graph_.ops[op].outputs)
+      if (recall_[op].cached && op >= checkpoint.stop && storage_of(v) == v) checkpoint.unused.push_back(v);
+  }
+  sort_distinct(checkpoint.inputs);
+  checkpoints_.push_back(std::move(checkpoint));
+}
+
+void Autograd::plan_kept() {
+  for (const OpId id : ids(graph_.ops)) {
+    const Op& op = graph_.ops[id];
+    if (recall_[id].checkpoint < 0)
+      for (const ValueId v : op.saved) kept_[id].push_back(storage_of(v));
+    if (recall_[id].cached)
+      for (const ValueId v : op.outputs)
+        if (storage_of(v) == v) kept_[id].push_back(v);
+  }
+  for (int c = 0; c < static_cast<int>(checkpoints_.size()); ++c) {
+    std::vector<ValueId> missing = checkpoints_[at(c)].inputs;  // kept from their first use on
+    for (OpId op = checkpoints_[at(c)].first; op < checkpoints_[at(c)].last; ++op.index) {
+      if (recall_[op].checkpoint != c) continue;
+      for (const ValueId v : graph_.ops[op].inputs) {
+        const auto found = std::find(missing.begin(), missing.end(), storage_of(v));
+        if (found == missing.end()) continue;
+        kept_[op].push_back(*found);
+        missing.erase(found);
+      }
+    }
+  }
 }
 
 Flop Autograd::recomputed_flop() const {
   Flop total;
-  for (const Segment& segment : graph_.segments)
-    for (OpId op = segment.first; op < segment.last; ++op.index)
-      if (checkpointed(segment)) total += graph_.ops[op].model_flop;
+  for (const OpId op : ids(graph_.ops)) {
+    const Recall& recall = recall_[op];
+    if (recall.checkpoint < 0 || recall.cached || op >= checkpoints_[at(recall.checkpoint)].stop) continue;
+    total += graph_.ops[op].model_flop;
+  }
   return total;
 }
 
-TensorId Autograd::once(TensorId& id, std::string_view name, Bytes bytes, Category category) {
-  if (id == no_tensor) id = program_.tensor(name, bytes, category);
+TensorId Autograd::once(TensorId& id, std::string_view name, Bytes bytes, Category category,
+                        StreamId stream) {
+  if (id == no_tensor) id = program_.tensor(name, bytes, category, stream);
   return id;
 }
 
@@ -84,19 +223,22 @@ void Autograd::drop(ValueId storage) {
 
 void Autograd::forward(const Segment& segment) {
   program_.begin_mark(graph_.modules[segment.module].name);
-  const bool recomputed_later = checkpointed(segment);
-  if (recomputed_later)
-    for (const ValueId v : external(segment)) hold(v);
-  for (OpId op = segment.first; op < segment.last; ++op.index)
-    run(op, recomputed_later ? Pass::checkpointed : Pass::forward);
+  for (OpId op = segment.first; op < segment.last; ++op.index) {
+    run(op, forward_tensor_);
+    for (const ValueId v : kept_[op]) hold(v);
+    for (const ValueId v : dying_[op]) drop(v);
+  }
+  free_moved();
+  if (const int o = offload_ending_[index_of(segment)]; o >= 0) move_out(at(o));
   program_.end_mark();
 }
 
-void Autograd::run(OpId id, Pass pass) {
+// Its results have one reference, Python's.
+void Autograd::run(OpId id, IdVector<ValueId, TensorId>& tensors) {
   const Op& op = graph_.ops[id];
-  auto& tensors = pass == Pass::recompute ? recomputed_tensor_ : forward_tensor_;
   for (const ValueId v : op.outputs) {
     if (storage_of(v) != v) continue;
+    require(stored_[v].references == 0, "a tensor is made while it exists");
     stored_[v] = {once(tensors[v], graph_.values[v].name, bytes_of(graph_, v), Category::activations), 1};
     program_.alloc(stored_[v].tensor);
     if (op.from_host)
@@ -110,35 +252,130 @@ void Autograd::run(OpId id, Pass pass) {
   for (const KernelId k : kernels_[id].forward)
     program_.launch(default_stream, k, HostWork::forward_op, label_[id]);
   if (temporary != no_tensor) program_.free(temporary);
-  if (pass != Pass::checkpointed)
-    for (const ValueId v : op.saved) hold(storage_of(v));
-  for (const ValueId v : dying_[id])
-    if (pass != Pass::recompute) drop(v);
 }
 
-// Runs a checkpointed segment again. Python references inside the segment die as in the first run, weight
-// casts with the autocast context at its end; the segment's results stay until its backward is over and are
-// returned.
-std::vector<ValueId> Autograd::recompute(const Segment& segment) {
+// Runs a checkpoint again. Python references inside it die as in the first run; those that lived longer there
+// (weight casts in autocast's cache, locals of the function around it) die at its end. `running` is the
+// segment whose backward asks for it.
+void Autograd::recompute(int index, const Segment& running, const RecomputeHooks& hooks) {
+  Checkpoint& checkpoint = checkpoints_[at(index)];
   program_.begin_mark("recompute");
-  std::vector<ValueId> results, casts;
-  for (OpId op = segment.first; op < segment.last; ++op.index) {
-    run(op, Pass::recompute);
-    for (const ValueId v : graph_.ops[op].outputs) {
-      if (storage_of(v) != v || graph_.values[v].last_use < segment.last) continue;
-      (graph_.values[v].autocast_cache ? casts : results).push_back(v);
-    }
-    for (const ValueId v : dying_[op])
-      if (creator_[v] >= segment.first) drop(v);
+  std::vector<ValueId> locals;
+  for (const Segment& segment : graph_.segments) {
+    const OpId first = std::max(segment.first, checkpoint.first),
+               last = std::min(segment.last, checkpoint.last);
+    if (first >= last) continue;
+    const bool other = &segment != &running;
+    if (other && hooks.before) hooks.before(segment);
+    for (OpId op = first; op < last; ++op.index)
+      if (recall_[op].checkpoint == index) recompute(index, op);
+    if (other && hooks.after) hooks.after(segment);
   }
-  for (const ValueId v : casts) drop(v);
+  for (OpId op = checkpoint.first; op < checkpoint.stop; ++op.index) {
+    if (recall_[op].checkpoint != index) continue;
+    for (const ValueId v : graph_.ops[op].outputs)
+      if (storage_of(v) == v && graph_.values[v].last_use >= checkpoint.last)
+        (last_read_[v] >= checkpoint.last ? checkpoint.results : locals).push_back(v);
+  }
+  for (const ValueId v : locals) drop(v);
+  if (!checkpoint.keeps_results)
+    for (const ValueId v : std::exchange(checkpoint.results, {})) drop(v);
   program_.end_mark();
-  return results;
+}
+
+void Autograd::recompute(int index, OpId op) {
+  const Checkpoint& checkpoint = checkpoints_[at(index)];
+  // A cached result needs no run: what kept it becomes Python's reference.
+  if (op < checkpoint.stop && !recall_[op].cached) run(op, recomputed_tensor_);
+  for (const ValueId v : graph_.ops[op].saved) hold(storage_of(v));
+  for (const ValueId v : dying_[op])
+    if (made_by(v, index) && creator_[v] < checkpoint.stop) drop(v);
+}
+
+// The checkpoint's backward is over.
+void Autograd::finish(Checkpoint& checkpoint) {
+  for (const ValueId v : std::exchange(checkpoint.results, {})) drop(v);
+  for (const ValueId v : checkpoint.unused) drop(v);
+  for (const ValueId v : checkpoint.inputs) drop(v);
+}
+
+// --- offload --------------------------------------------------------------------------------------------
+
+void Autograd::plan_offload(const Training& training) {
+  offload_stream_ = offload_stream(program_);
+  for (const auto& [from, to] : groups_of_blocks(graph_, blocks_together(training))) {
+    offload_ending_[to] = static_cast<int>(offloads_.size());
+    offloads_.push_back({from, to});
+  }
+}
+
+// Everything that only these segments hold, and holds for backward: what others use too (weight casts, the
+// encoder's output, position biases) stays.
+void Autograd::move_out(std::size_t index) {
+  Offload& offload = offloads_[index];
+  std::vector<ValueId> kept;
+  for (std::size_t s = offload.first; s <= offload.last; ++s)
+    for (OpId op = graph_.segments[s].first; op < graph_.segments[s].last; ++op.index)
+      kept.insert(kept.end(), kept_[op].begin(), kept_[op].end());
+  std::sort(kept.begin(), kept.end());
+  offload.moved.clear();
+  Bytes total;
+  for (auto v = kept.begin(); v != kept.end();) {
+    const auto end = std::upper_bound(v, kept.end(), *v);
+    if (stored_[*v].references == end - v && bytes_of(graph_, *v) >= offloaded_min) {
+      offload.moved.push_back(*v);
+      total += bytes_of(graph_, *v);
+    }
+    v = end;
+  }
+  if (offload.moved.empty()) return;
+  if (offload.pinned == no_tensor) {
+    offload.pinned = program_.tensor("offloaded activations", total, Category::activations, default_stream,
+                                     MemorySpace::pinned);
+    offload.copied_out = program_.event();
+    offload.copied_in = program_.event();
+  }
+  program_.wait_stream(offload_stream_, default_stream);
+  program_.alloc(offload.pinned);
+  for (const ValueId v : offload.moved)
+    program_.copy(offload_stream_, CopyDirection::device_to_host, bytes_of(graph_, v), graph_.values[v].name);
+  program_.record(offload.copied_out, offload_stream_);
+  leaving_ = static_cast<int>(index);
+}
+
+void Autograd::free_moved() {
+  if (leaving_ < 0) return;
+  const Offload& offload = offloads_[at(std::exchange(leaving_, -1))];
+  program_.wait(default_stream, offload.copied_out);
+  for (const ValueId v : offload.moved) program_.free(std::exchange(stored_[v].tensor, no_tensor));
+}
+
+// Its memory comes from the pool of the side stream, which waits for the default stream's use of what was
+// there before.
+void Autograd::bring_back(std::size_t index) {
+  const Offload& offload = offloads_[index];
+  if (offload.moved.empty()) return;
+  program_.wait_stream(offload_stream_, default_stream);
+  for (const ValueId v : offload.moved) {
+    stored_[v].tensor = once(returned_tensor_[v], graph_.values[v].name, bytes_of(graph_, v),
+                             Category::activations, offload_stream_);
+    program_.alloc(stored_[v].tensor);
+    program_.copy(offload_stream_, CopyDirection::host_to_device, bytes_of(graph_, v), graph_.values[v].name);
+  }
+  program_.record(offload.copied_in, offload_stream_);
+}
+
+void Autograd::wait_for_return(std::size_t index) {
+  if (offloads_[index].moved.empty()) return;
+  program_.wait(default_stream, offloads_[index].copied_in);
+  program_.free(offloads_[index].pinned);
 }
 
 // --- backward -------------------------------------------------------------------------------------------
 
 void Autograd::begin_backward() {
+  free_moved();
+  if (!offloads_.empty()) bring_back(offloads_.size() - 1);
   const ValueId loss = graph_.loss;
   const TensorId one = once(loss_gradient_, "loss gradient", bytes_of(graph_, loss), Category::temporaries);
   program_.alloc(one);
@@ -147,14 +384,18 @@ void Autograd::begin_backward() {
   gradient_[loss] = hold_gradient(one);
 }
 
-void Autograd::backward(const Segment& segment, const OnGradient& on_gradient) {
+void Autograd::backward(const Segment& segment, const OnGradient& on_gradient, const RecomputeHooks& hooks) {
   program_.begin_mark(graph_.modules[segment.module].name);
-  std::vector<ValueId> results;
-  if (checkpointed(segment)) results = recompute(segment);
-  for (OpId op{segment.last.index - 1}; op >= segment.first; --op.index) run_backward(op, on_gradient);
-  for (const ValueId v : results) drop(v);
-  if (checkpointed(segment))
-    for (const ValueId v : external(segment)) drop(v);
+  if (const int o = offload_ending_[index_of(segment)]; o >= 0) {
+    wait_for_return(at(o));
+    if (o > 0) bring_back(at(o - 1));
+  }
+  for (OpId op{segment.last.index - 1}; op >= segment.first; --op.index) {
+    const int c = recall_[op].checkpoint;
+    if (c >= 0 && op.index == checkpoints_[at(c)].last.index - 1) recompute(c, segment, hooks);
+    run_backward(op, on_gradient);
+    if (c >= 0 && op == checkpoints_[at(c)].first) finish(checkpoints_[at(c)]);
+  }
   program_.end_mark();
 }
 

@@ -304,11 +304,14 @@ class FsdpCompiler {
         program_.wait_stream(default_stream, unshard_);
         if (options_.backward_prefetch == BackwardPrefetch::pre) prefetch_previous(i);
       }
-      autograd_.backward(segments[i], [&](ParameterId p, TensorId gradient) {
-        Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
-        owner.arrived.push_back(gradient);
-        if (owner.arrived.size() == owner.parameters) post_backward(owner, i, micro);
-      });
+      autograd_.backward(
+          segments[i],
+          [&](ParameterId p, TensorId gradient) {
+            Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
+            owner.arrived.push_back(gradient);
+            if (owner.arrived.size() == owner.parameters) post_backward(owner, i, micro);
+          },
+          recompute_hooks());
     }
     program_.wait_stream(default_stream, post_backward_);
     if (all_reduce_) program_.wait_stream(default_stream, *all_reduce_);
@@ -316,6 +319,19 @@ class FsdpCompiler {
       program_.record(copied_to_host_, reduction_end());
       program_.host_wait(copied_to_host_);
     }
+  }
+
+  // A checkpoint of several blocks runs their forward once more, gathered and resharded as in forward.
+  RecomputeHooks recompute_hooks() {
+    return {[this](const Segment& s) {
+              if (is_root(unit(s))) return;
+              program_.host(HostWork::unit_hook);
+              unshard(unit(s));
+              program_.wait_stream(default_stream, unshard_);
+            },
+            [this](const Segment& s) {
+              if (options_.reshard_after_forward && !is_root(unit(s))) reshard(unit(s));
+            }};
   }
 
   // --- gradients ------------------------------------------------------------------------------------------

@@ -279,11 +279,14 @@ class Fsdp2Compiler {
         wait_for_unshard(u, false);
         prefetch_before(i);
       }
-      autograd_.backward(segments[i], [&](ParameterId p, TensorId gradient) {
-        Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
-        owner.arrived.push_back(gradient);
-        if (owner.arrived.size() == owner.full.size()) post_backward(owner, micro);
-      });
+      autograd_.backward(
+          segments[i],
+          [&](ParameterId p, TensorId gradient) {
+            Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
+            owner.arrived.push_back(gradient);
+            if (owner.arrived.size() == owner.full.size()) post_backward(owner, micro);
+          },
+          recompute_hooks());
     }
     program_.wait_stream(default_stream, reduction_end());
     drop_reduce_input();
@@ -293,6 +296,19 @@ class Fsdp2Compiler {
       program_.record(copied_to_host_, reduction_end());
       program_.host_wait(copied_to_host_);
     }
+  }
+
+  // A checkpoint of several blocks runs their forward once more, gathered and resharded as in forward.
+  RecomputeHooks recompute_hooks() {
+    return {[this](const Segment& s) {
+              if (is_root(unit(s))) return;
+              program_.host(HostWork::unit_hook);
+              unshard(unit(s));
+              wait_for_unshard(unit(s), false);
+            },
+            [this](const Segment& s) {
+              if (reshards(unit(s))) reshard_after_forward(unit(s));
+            }};
   }
 
   // --- gradients ------------------------------------------------------------------------------------------

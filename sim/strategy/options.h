@@ -25,14 +25,26 @@ constexpr std::string_view name(OptimizerImpl i) {
   return names[static_cast<int>(i)];
 }
 
-enum class Checkpointing : std::uint8_t { none, full };
-constexpr std::string_view name(Checkpointing c) { return c == Checkpointing::none ? "none" : "full"; }
+// What backward computes again instead of finding it saved.
+enum class Checkpointing : std::uint8_t {
+  none,
+  full,          // every block
+  selective,     // the attention cores: scores, softmax, dropout, context (Korthikanti et al. 2022)
+  selective_op,  // blocks but for every second linear layer's product and fused attention (torchtitan)
+  every_k,       // every group of `checkpoint_every` blocks in sequence
+};
+constexpr std::string_view name(Checkpointing c) {
+  constexpr std::string_view names[] = {"none", "full", "selective", "selective-op", "every-k"};
+  return names[static_cast<int>(c)];
+}
 
 struct Training {
   std::int64_t micro_batches = 1;  // per step (gradient accumulation)
   OptimizerKind optimizer = OptimizerKind::adamw;
   OptimizerImpl optimizer_impl = OptimizerImpl::foreach;
   Checkpointing checkpointing = Checkpointing::none;
+  std::int64_t checkpoint_every = 1;  // blocks, for every_k
+  bool activation_offload = false;    // what blocks keep for backward waits in host memory
   DType stored = DType::fp32;  // of the parameters the framework stores, and so of the optimizer's state
   DType reduce = DType::fp32;  // of gradients on the wire
   bool gradient_clipping = true;

@@ -19,9 +19,7 @@ StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, 
   program.program().flop.hardware = (forward * 3.0 + make_autograd().recomputed_flop()) * micro_batches;
 }
 
-Autograd StepWriter::make_autograd() {
-  return Autograd(graph, program, training.checkpointing == Checkpointing::full);
-}
+Autograd StepWriter::make_autograd() { return Autograd(graph, program, training); }
 
 std::vector<Repeat> StepWriter::micro_batches(const std::function<BodyId(MicroBatch)>& write) const {
   const std::int64_t more = training.micro_batches - 1;

@@ -35,7 +35,7 @@ TEST_CASE("files that are no scenarios") {
   CHECK(complaint("") == "a.toml:1:1: is empty; a scenario needs at least \"model\" and \"topology\"");
   CHECK(complaint("model = = 3") == "a.toml:1:9: Error while parsing value: could not determine value type");
   CHECK(complaint("topology = \"single-gpu\"\n")
-            .starts_with("a.toml:1:1: the scenario needs a \"model\"; known: gpt2, "));
+            .starts_with("a.toml:1:1: the scenario needs a \"model\"; known: course-1b, gpt2, "));
   CHECK(
       complaint("model = \"gpt2\"\n").starts_with("a.toml:1:1: the scenario needs a \"topology\"; known: "));
 }
@@ -113,6 +113,19 @@ TEST_CASE("what is known but not built says so") {
   CHECK(complaint(good + "[strategy]\nkind = \"tp\"") ==
         "a.toml:6:8: strategy.kind \"tp\": tensor, pipeline, sequence, context and expert parallelism are "
         "not simulated");
+}
+
+TEST_CASE("groups of blocks under one checkpoint") {
+  const std::string every_k = good + "[training]\nactivation_checkpointing = \"every-k\"\n";
+  CHECK(complaint(every_k + "checkpoint_every = 3") == "");
+  CHECK(complaint(every_k + "checkpoint_every = 0") ==
+        "a.toml:7:20: training.checkpoint_every is 0; a value from 1 to 1000000 is expected");
+  CHECK(complaint(every_k + "checkpoint_every = 13") ==
+        "a.toml:7:20: 13 blocks per checkpoint, but the model has 12 in a row");
+  CHECK(complaint(every_k) ==
+        "a.toml:6:28: \"every-k\" needs \"checkpoint_every\", the blocks per checkpoint");
+  CHECK(complaint(good + "[training]\ncheckpoint_every = 2") ==
+        "a.toml:6:20: activation_checkpointing = \"none\" has no groups of blocks; \"every-k\" has");
 }
 
 TEST_CASE("GPUs that do not fill nodes, or have no network between them") {

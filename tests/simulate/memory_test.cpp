@@ -146,6 +146,25 @@ TEST_CASE("context and communicators are taken from the allocator's share") {
   CHECK(world.run(grouped).memory.outside_allocator == 3_MiB + 5_MiB + 6_MiB);
 }
 
+TEST_CASE("what lives in host memory is counted there and takes nothing from the GPU") {
+  const Program p = program_of({1, 1}, [](ProgramBuilder& b) {
+    const TensorId x = b.tensor("x", 3_MiB, Category::activations);
+    const TensorId pinned =
+        b.tensor("pinned", 5_MiB, Category::activations, default_stream, MemorySpace::pinned);
+    const TensorId pageable =
+        b.tensor("pageable", 7_MiB, Category::parameters, default_stream, MemorySpace::host);
+    b.alloc(pinned);
+    b.alloc(x);
+    b.free(pinned);
+    b.alloc(pageable);
+    b.free(x);
+    b.free(pageable);
+  });
+  const Result r = IdealWorld(1).run(p);
+  CHECK(r.memory.peak_host == 7_MiB);
+  CHECK(r.memory.peak_allocated == 3_MiB);
+}
+
 TEST_CASE("the composition at the peak sums to the peak") {
   const Program p = program_of({1, 1}, [](ProgramBuilder& b) {
     const TensorId x = b.tensor("x", 3_MiB, Category::activations),

@@ -55,6 +55,8 @@ struct IdealWorld {
     spec.node.nics = gpus_per_node == 0 ? 0 : gpus_per_node;
     spec.node.gpus_per_pcie_switch = 1;
     spec.node.nic = Bandwidth{100'000'000'000};  // 10 picoseconds per byte
+    spec.node.host_memory = Bytes{std::int64_t{1} << 50};
+    spec.node.host_bandwidth = Bandwidth{1'000'000'000'000};
     spec.node.transport = {.name = "ideal",
                            .efficiency = 1,
                            .efficiency_many_leaves = 1,

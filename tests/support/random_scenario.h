@@ -1,6 +1,7 @@
 // Small random scenarios: models of a few layers on up to 16 GPUs, every strategy, a straggler now and then.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -21,13 +22,17 @@ class ScenarioGenerator {
     settings_ = &s;
     const bool t5 = random_.chance(2);
     set("model.family", t5 ? "t5" : "gpt");
+    std::int64_t blocks = 0;  // in a row
     if (t5) {
-      set("model.encoder_layers", random_.between(1, 3));
-      set("model.decoder_layers", random_.between(1, 3));
+      const std::int64_t encoder = random_.between(1, 3), decoder = random_.between(1, 3);
+      blocks = std::max(encoder, decoder);
+      set("model.encoder_layers", encoder);
+      set("model.decoder_layers", decoder);
       set("training.sequence_length", 64 * random_.between(1, 4));
       set("training.decoder_sequence_length", 32 * random_.between(1, 4));
     } else {
-      set("model.layers", random_.between(1, 4));
+      blocks = random_.between(1, 4);
+      set("model.layers", blocks);
       set("training.sequence_length", 64 * random_.between(1, 6));
       if (random_.chance(2)) set("model.activation", "gelu-tanh");
     }
@@ -54,7 +59,10 @@ class ScenarioGenerator {
     set("training.micro_batch", random_.between(1, 4));
     set("training.grad_accum", random_.between(1, 3));
     set("training.precision", random_.chance(3) ? "fp32" : "fp16-mixed");
-    set("training.activation_checkpointing", random_.chance(2) ? "none" : "full");
+    const std::string checkpointing = pick_text({"none", "full", "selective", "selective-op", "every-k"});
+    set("training.activation_checkpointing", checkpointing);
+    if (checkpointing == "every-k") set("training.checkpoint_every", random_.between(1, blocks));
+    if (random_.chance(3)) set("training.activation_offload", true);
     set("training.stack", random_.chance(2) ? "eager-2022" : "eager-2023");
     set("training.attention", "unfused");
     set("training.gradient_clipping", random_.chance(2));
@@ -93,6 +101,10 @@ class ScenarioGenerator {
     settings_->set(key, scalar, {Origin::Kind::file, {"random"}, {}});
   }
   std::int64_t pick(const std::vector<std::int64_t>& values) {
+    return values[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(values.size()) - 1))];
+  }
+
+  std::string pick_text(const std::vector<std::string>& values) {
     return values[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(values.size()) - 1))];
   }
 
