@@ -59,7 +59,7 @@ struct Memory {
   ByCategory at_peak{};  // sums to peak_allocated
   std::int64_t alloc_retries = 0;
   Bytes host_peak{};  // of the host's memory, pinned or not
-  Rank rank;  // with the highest reserved peak; the figures are its own
+  Rank rank;          // with the highest reserved peak; the figures are its own
 };
 
 struct OutOfMemory {

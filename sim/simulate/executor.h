@@ -70,7 +70,7 @@ struct RankState {
   IdVector<TensorId, BlockId> block;
   HostState host{};
   Ledger ledger{};
-  Bytes host_memory{}, host_memory_peak{};  // pinned or not
+  Bytes host_memory{}, host_memory_peak{};         // pinned or not
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
   std::int64_t alloc_retries = 0;
   Bandwidth wire{};     // of the collectives it takes part in
