@@ -40,5 +40,21 @@ TEST_CASE("DDP, second step: the buckets are rebuilt, then reduced as they fill"
   check_golden(dump(program, Section::second), "strategy/golden/ddp.txt");
 }
 
+TEST_CASE("offload of checkpointed blocks: one segment later the memory is free, one ahead it is back") {
+  const OpGraph graph = TinyModel{.blocks = 3}.build();
+  const Training training{.checkpointing = Checkpointing::full, .activation_offload = true};
+  check_golden(dump(compile(graph, training, framework, 1, Strategy(Ddp{})), Section::steady),
+               "strategy/golden/offload.txt");
+}
+
+TEST_CASE("two blocks under one checkpoint, fully sharded: the first is gathered, run and resharded again") {
+  const OpGraph graph = TinyModel{.numerics = bf16_on_shards}.build();
+  const Training training{
+      .checkpointing = Checkpointing::every_k, .checkpoint_every = 2, .reduce = DType::bf16};
+  check_golden(
+      dump(compile(graph, training, framework, 4, Strategy(Fsdp{.sharding_factor = 4})), Section::steady),
+      "strategy/golden/fsdp_every_2.txt");
+}
+
 }  // namespace
 }  // namespace shardsim
