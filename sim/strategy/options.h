@@ -30,6 +30,7 @@ struct Training {
   OptimizerImpl optimizer_impl = OptimizerImpl::foreach;
   Checkpointing checkpointing = Checkpointing::none;
   DType reduce = DType::fp32;  // of gradients on the wire
+  DType stored = DType::fp32;  // of parameters between steps, and so of their gradients and optimizer state
   bool gradient_clipping = true;
   bool loss_scaling = false;   // GradScaler of fp16
   bool sync_each_step = true;  // loss.item() at the end of each step
