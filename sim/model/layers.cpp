@@ -21,9 +21,7 @@ ValueId Layers::norm(std::string_view name, ValueId x) {
   const ParameterId weight = graph.parameter(std::string(name) + ".weight", spec.hidden);
   if (spec.norm == Norm::rmsnorm)
     return graph.rms_norm(x, spec.hidden, weight,
-                          spec.norm_impl == NormImpl::fused ? RmsNorm::fused
-                          : spec.family == Family::t5       ? RmsNorm::t5
-                                                            : RmsNorm::llama);
+                          spec.norm_impl == NormImpl::fused ? RmsNorm::fused : RmsNorm::llama);
   if (!spec.bias) return graph.layer_norm(x, spec.hidden, weight, nullptr);
   const ParameterId bias = graph.parameter(std::string(name) + ".bias", spec.hidden);
   return graph.layer_norm(x, spec.hidden, weight, &bias);

@@ -11,6 +11,11 @@ constexpr std::int64_t relative_buckets = 32;  // relative_attention_num_buckets
 struct T5 : Layers {
   using Layers::Layers;
 
+  ValueId norm(std::string_view name, ValueId x) {  // of which T5 has one kind
+    return graph.rms_norm(x, spec.hidden, graph.parameter(std::string(name) + ".weight", spec.hidden),
+                          spec.norm_impl == NormImpl::fused ? RmsNorm::fused : RmsNorm::t5);
+  }
+
   // T5Attention.forward: no scaling, scores in fp32 for the softmax, the caller's bias added in place.
   // `memory` are the keys' tokens: x itself, or the encoder's output. A block that owns the relative bias of
   // its stack creates it here and leaves it in `bias` for the others.
