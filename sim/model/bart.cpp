@@ -21,8 +21,8 @@ struct Bart : Layers {
 
   ValueId embeddings(const std::string& stack, ValueId ids, ParameterId table, std::int64_t sequence) {
     const ValueId x = graph.embedding(ids, table, spec.vocab, spec.hidden);
-    const ParameterId positions = graph.parameter(
-        stack + "_position_embedding", spec.max_positions + spec.position_offset, spec.hidden);
+    const ParameterId positions = graph.parameter(stack + "_position_embedding",
+                                                  spec.max_positions + spec.position_offset, spec.hidden);
     const ValueId placed = graph.add_positions(x, positions, sequence * spec.hidden);
     return graph.dropout(norm(stack + "_embedding_norm", placed));
   }

@@ -14,8 +14,8 @@ struct Bert : Layers {
   using Layers::Layers;
 
   ValueId block(ValueId x) {
-    ValueId y = projected_attention("attention", x, x,
-                                    attention_shape(sequence, sequence, /*causal=*/false), {});
+    ValueId y =
+        projected_attention("attention", x, x, attention_shape(sequence, sequence, /*causal=*/false), {});
     y = graph.dropout(linear("attention.out", y, tokens, inner, spec.hidden));
     x = norm("norm_1", graph.residual_add(x, y));
     y = graph.dropout(feed_forward(x, tokens));

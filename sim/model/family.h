@@ -20,14 +20,16 @@ OpGraph t5(const ModelSpec& spec, const Workload& workload);
 // LLaMA: RMS norms, rotary embeddings, grouped keys and values, SwiGLU; Hugging Face modeling_llama.py.
 OpGraph llama(const ModelSpec& spec, const Workload& workload);
 
-// BERT's encoder: LayerNorm behind each residual, segment embeddings, a transform before the tied head; Hugging
-// Face modeling_bert.py. RoBERTa is one without segments to tell apart and without a pooler.
+// BERT's encoder: LayerNorm behind each residual, segment embeddings, a transform before the tied head;
+// Hugging Face modeling_bert.py. RoBERTa is one without segments to tell apart and without a pooler.
 OpGraph bert(const ModelSpec& spec, const Workload& workload);
 
-// BART's encoder-decoder: BERT's block, learned positions and biases everywhere; Hugging Face modeling_bart.py.
+// BART's encoder-decoder: BERT's block, learned positions and biases everywhere; Hugging Face
+// modeling_bart.py.
 OpGraph bart(const ModelSpec& spec, const Workload& workload);
 
-// A family's architecture, and what a spec and a training may ask of it. In lists "a|b" the first is the usual.
+// A family's architecture, and what a spec and a training may ask of it. In lists "a|b" the first is the
+// usual.
 struct FamilyEntry {
   Family family;
   std::string_view name, summary;

@@ -294,8 +294,7 @@ ValueId GraphBuilder::rms_norm(ValueId x, std::int64_t width, ParameterId weight
           .forward = {moves(bytes(scaled) + fp32)},
           .backward = {moves(fp32 + bytes(scaled)), moves(fp32 * 2 + bytes(scaled)), moves(fp32)},
           .backward_temporary = fp32});
-  const DType result =
-      implementation == RmsNorm::t5 ? workload_.numerics.parameter : graph_.values[x].dtype;
+  const DType result = implementation == RmsNorm::t5 ? workload_.numerics.parameter : graph_.values[x].dtype;
   const ValueId low = cast(normal, result);
   const ValueId out = value("scaled", elements, result, true);
   append({.name = "norm weight",
@@ -444,7 +443,9 @@ ValueId GraphBuilder::zero_bias(std::int64_t elements) {
 GraphBuilder::Rotation GraphBuilder::rotation(std::int64_t sequence, std::int64_t head_dim, DType dtype) {
   const ValueId cos = value("cosines", sequence * head_dim, dtype, false);
   const ValueId sin = value("sines", sequence * head_dim, dtype, false);
-  append({.name = "rotary tables", .outputs = {cos, sin}, .forward = {moves(bytes(cos) * 2), moves(bytes(sin) * 2)}});
+  append({.name = "rotary tables",
+          .outputs = {cos, sin},
+          .forward = {moves(bytes(cos) * 2), moves(bytes(sin) * 2)}});
   return {cos, sin};
 }
 
@@ -458,7 +459,8 @@ ValueId GraphBuilder::rotary(std::string_view name, ValueId x, const Rotation& r
           .outputs = {out},
           .saved = {rotation.cos, rotation.sin},
           .forward = {moves(one * 2), moves(one), moves(one * 2), moves(one * 2), moves(one * 3)},
-          .backward = {moves(one * 2), moves(one * 2), moves(one), moves(one * 2), moves(one * 2), moves(one * 3)},
+          .backward = {moves(one * 2), moves(one * 2), moves(one), moves(one * 2), moves(one * 2),
+                       moves(one * 3)},
           .forward_temporary = one * 2,
           .backward_temporary = one * 2});
   return out;
@@ -531,9 +533,8 @@ ValueId GraphBuilder::chunked_cross_entropy(ValueId x, ValueId labels, std::int6
                                             std::int64_t vocab, ParameterId weight, const ParameterId* bias) {
   const DType as = workload_.numerics.multiply;
   x = cast(x, compute());
-  Op op{.name = "chunked cross-entropy",
-        .inputs = {x, labels},
-        .gradients = {Gradient::fresh, Gradient::none}};
+  Op op{
+      .name = "chunked cross-entropy", .inputs = {x, labels}, .gradients = {Gradient::fresh, Gradient::none}};
   if (workload_.numerics.autocast) {
     op.inputs.push_back(cast_weight(weight, in * vocab));
     op.gradients.push_back(Gradient::fresh);
@@ -550,8 +551,8 @@ ValueId GraphBuilder::chunked_cross_entropy(ValueId x, ValueId labels, std::int6
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const std::int64_t m = std::min(chunk, rows - first);
     const Bytes logits = storage(m * vocab, compute());
-    op.forward.insert(op.forward.end(), {Gemm{1, m, vocab, in, as}, moves(logits * 3), Gemm{1, m, in, vocab, as},
-                                         Gemm{1, in, vocab, m, as}});
+    op.forward.insert(op.forward.end(), {Gemm{1, m, vocab, in, as}, moves(logits * 3),
+                                         Gemm{1, m, in, vocab, as}, Gemm{1, in, vocab, m, as}});
   }
   op.forward_temporary = storage(chunk * vocab, compute());  // logits, then their gradient in place
   op.backward = {moves(bytes(input_gradient) * 2), moves(bytes(weight_gradient) * 2)};

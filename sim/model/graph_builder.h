@@ -60,7 +60,7 @@ class GraphBuilder {
   std::vector<ValueId> split(std::string_view name, ValueId x, const std::vector<std::int64_t>& elements);
   ValueId repeat(std::string_view name, ValueId x, std::int64_t times);  // every head copied to its group
   ValueId cast(ValueId x, DType to);
-  ValueId scale(std::string_view name, ValueId x);  // by a constant
+  ValueId scale(std::string_view name, ValueId x);         // by a constant
   ValueId add_constant(std::string_view name, ValueId x);  // a small tensor, broadcast
   ValueId masked_fill(ValueId x, std::int64_t mask_elements);
   ValueId softmax(ValueId x);
@@ -89,8 +89,8 @@ class GraphBuilder {
   void loss(ValueId logits, ValueId labels, bool upcast);
   ValueId cross_entropy(ValueId logits, ValueId labels, bool upcast);
   ValueId mean_loss(ValueId scores, ValueId labels);  // of a few scores, which nobody holds
-  // The same from the head's input, the logits of one of workload.loss_chunks parts of the rows at a time: the
-  // forward pass makes the gradients too. linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
+  // The same from the head's input, the logits of one of workload.loss_chunks parts of the rows at a time:
+  // the forward pass makes the gradients too. linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
   ValueId chunked_cross_entropy(ValueId x, ValueId labels, std::int64_t rows, std::int64_t in,
                                 std::int64_t vocab, ParameterId weight, const ParameterId* bias = nullptr);
   void total_loss(const std::vector<ValueId>& losses);  // their sum is the graph's loss

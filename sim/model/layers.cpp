@@ -85,8 +85,7 @@ ValueId Layers::projected_attention(const std::string& prefix, ValueId x, ValueI
 ValueId Layers::unfused_attention(ValueId q, ValueId k, ValueId v, const AttentionShape& shape,
                                   const ScoreStyle& style) {
   const std::int64_t heads = shape.batch * shape.heads;
-  ValueId x =
-      graph.batched_product("scores", q, k, heads, shape.queries, shape.keys, shape.head_dim);
+  ValueId x = graph.batched_product("scores", q, k, heads, shape.queries, shape.keys, shape.head_dim);
   x = graph.scale("scaled scores", x);
   if (spec.positions == Positions::alibi) x = graph.add_constant("ALiBi", x);
   x = style.where ? graph.masked_fill(x, shape.queries * shape.keys) : graph.add_constant("masked scores", x);

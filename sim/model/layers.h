@@ -25,8 +25,8 @@ class Layers {
   // Up (and gate), activation, down.
   ValueId feed_forward(ValueId x, std::int64_t rows);
   AttentionShape attention_shape(std::int64_t queries, std::int64_t keys, bool causal) const;
-  // Projections of x (queries) and of `memory` (keys and values), rotated if `rotation` is given, and attention
-  // between them, without the output projection.
+  // Projections of x (queries) and of `memory` (keys and values), rotated if `rotation` is given, and
+  // attention between them, without the output projection.
   ValueId projected_attention(const std::string& prefix, ValueId x, ValueId memory,
                               const AttentionShape& shape, const ScoreStyle& style,
                               const GraphBuilder::Rotation* rotation = nullptr);

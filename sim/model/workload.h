@@ -16,7 +16,8 @@ struct Numerics {
   DType parameter = DType::fp32;  // storage of parameters while operations run
   // torch.autocast: parameters and residual stream stay fp32, operands of matrix products are cast.
   bool autocast = false;
-  // Linear layers of the blocks multiply in fp8, their operands scaled and cast on the way; the rest as above.
+  // Linear layers of the blocks multiply in fp8, their operands scaled and cast on the way; the rest as
+  // above.
   bool fp8_linears = false;
 
   DType residual() const { return autocast ? DType::fp32 : compute; }

@@ -26,8 +26,8 @@ Enum choice(TableReader& table, std::string_view key, const Enum (&values)[Count
   return values[std::find(names.begin(), names.end(), text) - names.begin()];
 }
 
-constexpr Architecture all_architectures[] = {Architecture::volta, Architecture::turing,
-                                              Architecture::ampere, Architecture::hopper};
+constexpr Architecture all_architectures[] = {Architecture::volta, Architecture::turing, Architecture::ampere,
+                                              Architecture::hopper};
 constexpr AttentionKind all_attention[] = {AttentionKind::unfused, AttentionKind::flash,
                                            AttentionKind::flash2, AttentionKind::mem_efficient};
 

@@ -42,14 +42,13 @@ void Resolver::read_model() {
   m.head_dim = integer("model.head_dim", m.hidden / m.heads, "hidden / heads");
   m.kv_heads = integer("model.kv_heads", m.heads, "as many as heads");
   if (m.heads % m.kv_heads != 0)
-    fail("model.kv_heads",
-         fmt::format("{} key and value heads do not divide {} heads", m.kv_heads, m.heads));
+    fail("model.kv_heads", fmt::format("{} key and value heads do not divide {} heads", m.kv_heads, m.heads));
   m.ffn = integer("model.ffn", 4 * m.hidden, "4 * hidden");
   m.vocab = required_int("model.vocab", what);
   m.tied_embeddings = flag("model.tied_embeddings", family.tied_embeddings, "the family's usual");
-  m.activation = parse(family_choice("model.activation", family.activations),
-                       {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::swiglu,
-                        Activation::geglu});
+  m.activation = parse(
+      family_choice("model.activation", family.activations),
+      {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::swiglu, Activation::geglu});
   m.norm = parse(family_choice("model.norm", family.norms), {Norm::layernorm, Norm::rmsnorm});
   m.bias = flag("model.bias", family.biases.starts_with("true"), "the family's usual");
   if (!contains(split(family.biases), m.bias ? "true" : "false"))
@@ -63,7 +62,8 @@ void Resolver::read_model() {
     m.embedding_norm = flag("model.embedding_norm", false, "the family's usual");
   if (m.kv_heads != m.heads) m.repeat_kv = flag("model.repeat_kv", true, "Hugging Face's");
   if (m.norm == Norm::rmsnorm)
-    m.norm_impl = parse(text("model.norm_impl", "eager", "Hugging Face's"), {NormImpl::eager, NormImpl::fused});
+    m.norm_impl =
+        parse(text("model.norm_impl", "eager", "Hugging Face's"), {NormImpl::eager, NormImpl::fused});
   else if (given("model.norm_impl"))
     fail("model.norm_impl", "norm \"layernorm\" always is one kernel");
 }
@@ -84,9 +84,9 @@ void Resolver::read_positions(const FamilyEntry& family) {
   m.max_positions = integer("model.max_positions", 0, "no learned positions");
   if (may_go_without && m.max_positions == 0 && !given("model.positions"))
     text("model.positions", "none", "no learned positions");
-  m.positions = parse(family_choice("model.positions", family.positions),
-                      {Positions::none, Positions::learned, Positions::rotary, Positions::alibi,
-                       Positions::relative});
+  m.positions =
+      parse(family_choice("model.positions", family.positions),
+            {Positions::none, Positions::learned, Positions::rotary, Positions::alibi, Positions::relative});
   const bool learned = m.positions == Positions::learned;
   if (learned && m.max_positions == 0)
     fail("model.max_positions", "learned positions need \"max_positions\"");
@@ -98,8 +98,7 @@ void Resolver::read_positions(const FamilyEntry& family) {
     fail("model.positions", fmt::format("rotary positions turn pairs; head_dim is {}", m.head_dim));
   if (!may_learn) return;
   m.position_offset = integer("model.position_offset", 0, "a row for each position");
-  if (!learned && m.position_offset != 0)
-    fail("model.position_offset", "an offset needs learned positions");
+  if (!learned && m.position_offset != 0) fail("model.position_offset", "an offset needs learned positions");
 }
 
 void Resolver::reject_what_the_family_lacks(const FamilyEntry& family) {
@@ -115,7 +114,8 @@ void Resolver::reject_what_the_family_lacks(const FamilyEntry& family) {
       fail(std::string("model.") + key, fmt::format("family \"{}\" has no \"{}\"", family.name, key));
   if (contains(options, "kv_heads") || !given("model.kv_heads")) return;
   if (required_int("model.kv_heads", "") != required_int("model.heads", "the model"))
-    fail("model.kv_heads", fmt::format("family \"{}\" has as many key and value heads as heads", family.name));
+    fail("model.kv_heads",
+         fmt::format("family \"{}\" has as many key and value heads as heads", family.name));
 }
 
 }  // namespace shardsim

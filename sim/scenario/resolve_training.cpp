@@ -173,18 +173,20 @@ void Resolver::read_attention() {
       return fmt::format("stack \"{}\" has no \"{}\" attention", s_.stack.name, name(kind));
     if (s_.model.positions == Positions::relative)
       return fmt::format("\"{}\" attention cannot add T5's relative position bias", name(kind));
-    if (s_.model.positions == Positions::alibi && kind != AttentionKind::flash2)  // flash-attn 2.4: alibi_slopes
+    if (s_.model.positions == Positions::alibi &&
+        kind != AttentionKind::flash2)  // flash-attn 2.4: alibi_slopes
       return fmt::format("\"{}\" attention cannot add ALiBi; \"unfused\" and \"flash2\" can", name(kind));
     const bool full_precision = s_.workload.numerics.compute == DType::fp32;
     if (full_precision && kind != AttentionKind::mem_efficient)
       return fmt::format("\"{}\" attention computes in 16 bits; precision is \"{}\"", name(kind),
                          s_.precision);
-    if (std::none_of(s_.gpu.attention.begin(), s_.gpu.attention.end(), [&](const auto& p) {
-          return p.kind == kind && p.full_precision == full_precision;
-        }))
+    if (std::none_of(s_.gpu.attention.begin(), s_.gpu.attention.end(),
+                     [&](const auto& p) { return p.kind == kind && p.full_precision == full_precision; }))
       return fmt::format("\"{}\" attention does not run on {}", name(kind), s_.gpu.name);
     // csrc/flash_attn/flash_api.cpp of versions 1 and 2.
-    const std::int64_t widest = kind == AttentionKind::flash ? 128 : kind == AttentionKind::flash2 ? 256 : 1024;
+    const std::int64_t widest = kind == AttentionKind::flash    ? 128
+                                : kind == AttentionKind::flash2 ? 256
+                                                                : 1024;
     if (s_.model.head_dim > widest)
       return fmt::format("\"{}\" attention has heads of up to {}, not {}", name(kind), widest,
                          s_.model.head_dim);
@@ -195,9 +197,9 @@ void Resolver::read_attention() {
   AttentionKind best = AttentionKind::unfused;
   for (auto kind = s_.stack.attention.rbegin(); kind != s_.stack.attention.rend(); ++kind)
     if (legal(*kind).empty()) best = *kind;
-  s_.workload.attention = parse(text("training.attention", std::string(name(best)), "the best legal one"),
-                                {AttentionKind::unfused, AttentionKind::flash, AttentionKind::flash2,
-                                 AttentionKind::mem_efficient});
+  s_.workload.attention = parse(
+      text("training.attention", std::string(name(best)), "the best legal one"),
+      {AttentionKind::unfused, AttentionKind::flash, AttentionKind::flash2, AttentionKind::mem_efficient});
   if (const std::string why = legal(s_.workload.attention); !why.empty()) fail("training.attention", why);
 }
 

@@ -19,9 +19,10 @@ class ScenarioGenerator {
     Settings s;
     s.scenario = {"random"};
     settings_ = &s;
-    const bool t5 = random_.chance(2);
-    set("model.family", t5 ? "t5" : "gpt");
-    if (t5) {
+    const std::vector<std::string> families{"gpt", "t5", "llama", "bert", "bart"};
+    const std::string family = families[static_cast<std::size_t>(random_.between(0, 4))];
+    set("model.family", family);
+    if (family == "t5" || family == "bart") {
       set("model.encoder_layers", random_.between(1, 3));
       set("model.decoder_layers", random_.between(1, 3));
       set("training.sequence_length", 64 * random_.between(1, 4));
@@ -29,8 +30,17 @@ class ScenarioGenerator {
     } else {
       set("model.layers", random_.between(1, 4));
       set("training.sequence_length", 64 * random_.between(1, 6));
-      if (random_.chance(2)) set("model.activation", "gelu-tanh");
     }
+    const bool learned = family == "bert" || family == "bart";
+    if (learned) set("model.max_positions", std::int64_t{512});
+    if (family == "gpt" && random_.chance(2)) set("model.activation", "gelu-tanh");
+    if (family == "gpt" && random_.chance(3)) set("model.positions", "alibi");
+    if (family == "t5" && random_.chance(2)) set("model.activation", "geglu");
+    if (family == "llama" && random_.chance(2)) set("model.norm_impl", "fused");
+    if (family == "bert" && random_.chance(2)) set("model.pooler", true);
+    if (family == "bert" && random_.chance(2)) set("training.masked_share", 0.15);
+    if ((family == "gpt" || family == "llama") && random_.chance(2)) set("model.kv_heads", std::int64_t{2});
+    if (random_.chance(4)) set("training.loss_chunks", std::int64_t{4});
     set("model.hidden", 64 * random_.between(1, 16));
     set("model.heads", random_.between(1, 4) * 2);
     set("model.head_dim", std::int64_t{64});
@@ -53,7 +63,7 @@ class ScenarioGenerator {
 
     set("training.micro_batch", random_.between(1, 4));
     set("training.grad_accum", random_.between(1, 3));
-    set("training.precision", random_.chance(3) ? "fp32" : "fp16-mixed");
+    set("training.precision", random_.chance(3) ? "fp32" : random_.chance(4) ? "fp16-pure" : "fp16-mixed");
     set("training.activation_checkpointing", random_.chance(2) ? "none" : "full");
     set("training.stack", random_.chance(2) ? "eager-2022" : "eager-2023");
     set("training.attention", "unfused");
