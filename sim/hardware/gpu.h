@@ -14,10 +14,10 @@
 
 namespace shardsim {
 
-enum class Architecture : std::uint8_t { volta, ampere, hopper };
-inline constexpr int architectures = 3;
+enum class Architecture : std::uint8_t { volta, turing, ampere, hopper };
+inline constexpr int architectures = 4;
 constexpr std::string_view name(Architecture a) {
-  constexpr std::string_view names[] = {"volta", "ampere", "hopper"};
+  constexpr std::string_view names[] = {"volta", "turing", "ampere", "hopper"};
   return names[static_cast<int>(a)];
 }
 
@@ -35,6 +35,7 @@ struct GemmProfile {
 // Fused attention reaches rate_max * s / (s + half_sequence), s = keys: short sequences do not fill the SMs.
 struct AttentionProfile {
   AttentionKind kind{};
+  bool full_precision = false;  // of fp32 tensors; else of 16-bit ones
   std::int64_t head_dim{};
   bool causal{};
   FlopRate forward, backward;  // limits for long sequences, in executed FLOP

@@ -72,9 +72,10 @@ struct Seconds {
     return seconds(gpu.memory_fixed) + static_cast<double>(k.traffic.count) / usable;
   }
   double operator()(const FusedAttention& a) const {
+    const bool full_precision = bytes_per_element(a.dtype) == 4;
     const AttentionProfile* nearest = nullptr;
     for (const AttentionProfile& p : gpu.attention) {
-      if (p.kind != a.kind) continue;
+      if (p.kind != a.kind || p.full_precision != full_precision) continue;
       const auto distance = [&](const AttentionProfile& q) {
         return std::abs(q.head_dim - a.head_dim) * 2 + (q.causal != a.causal);
       };

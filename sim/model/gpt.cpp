@@ -1,70 +1,41 @@
 #include <string>
 
 #include "sim/model/family.h"
-#include "sim/model/graph_builder.h"
+#include "sim/model/layers.h"
 
 namespace shardsim {
 namespace {
 
-struct Gpt {
-  const ModelSpec& spec;
-  GraphBuilder graph;
-  std::int64_t batch, sequence, tokens, inner;
+struct Gpt : Layers {
+  std::int64_t sequence = graph.workload().sequence, tokens = batch * sequence;
+  GraphBuilder::Rotation rotation{};
 
-  Gpt(const ModelSpec& s, const Workload& w)
-      : spec(s),
-        graph(w),
-        batch(w.micro_batch),
-        sequence(w.sequence),
-        tokens(w.micro_batch * w.sequence),
-        inner(s.heads * s.head_dim) {}
+  using Layers::Layers;
 
-  ValueId linear(std::string_view name, ValueId x, std::int64_t in, std::int64_t out) {
-    const ParameterId weight = graph.parameter(std::string(name) + ".weight", out, in);
-    if (!spec.bias) return graph.linear(x, tokens, in, out, weight);
-    const ParameterId bias = graph.parameter(std::string(name) + ".bias", out);
-    return graph.linear(x, tokens, in, out, weight, &bias);
-  }
-
-  ValueId norm(std::string_view name, ValueId x) {
-    const ParameterId weight = graph.parameter(std::string(name) + ".weight", spec.hidden);
-    if (!spec.bias) return graph.layer_norm(x, spec.hidden, weight, nullptr);
-    const ParameterId bias = graph.parameter(std::string(name) + ".bias", spec.hidden);
-    return graph.layer_norm(x, spec.hidden, weight, &bias);
-  }
-
-  ValueId unfused_attention(ValueId qkv) {
-    const std::int64_t heads = batch * spec.heads;
-    const auto parts = graph.split("split heads", qkv, 3);
-    graph.begin_attention_core();
-    ValueId x = graph.batched_product("scores", parts[0], parts[1], heads, sequence, sequence, spec.head_dim);
-    x = graph.scale("scaled scores", x);
-    x = graph.masked_fill(x, sequence * sequence);
-    if (graph.workload().numerics.autocast) x = graph.cast(x, DType::fp32);
-    x = graph.dropout(graph.softmax(x));
-    x = graph.cast(x, graph.compute());
-    x = graph.batched_product("context", x, parts[2], heads, sequence, spec.head_dim, sequence);
-    graph.end_attention_core();
-    x = graph.copy("merge heads", x);
+  ValueId attention(ValueId packed) {
+    const AttentionShape shape = attention_shape(sequence, sequence, /*causal=*/true);
+    const bool rotated = spec.positions == Positions::rotary;
+    const bool repeated = shape.heads != shape.kv_heads && (spec.repeat_kv || !fused());
+    if (fused() && !rotated && !repeated) return graph.fused_attention({packed}, shape);
+    auto parts = graph.split("split heads", packed, {tokens * inner, tokens * kv_inner, tokens * kv_inner});
+    if (rotated) {
+      parts[0] = graph.rotary("rotary q", parts[0], rotation);
+      parts[1] = graph.rotary("rotary k", parts[1], rotation);
+    }
+    if (repeated)
+      for (const std::size_t kv : {1U, 2U})
+        parts[kv] = graph.repeat("repeat heads", parts[kv], shape.heads / shape.kv_heads);
+    if (fused()) return graph.fused_attention(parts, shape);
+    const ValueId context = unfused_attention(parts[0], parts[1], parts[2], shape, {.where = true});
     for (const ValueId part : parts) graph.keep_until_here(part);
-    return x;
+    return context;
   }
 
   ValueId block(ValueId x) {
-    ValueId y = linear("attention.qkv", norm("norm_1", x), spec.hidden, 3 * inner);
-    y = graph.workload().attention == AttentionKind::unfused
-            ? unfused_attention(y)
-            : graph.fused_attention(y, batch, spec.heads, sequence, spec.head_dim);
-    y = graph.dropout(linear("attention.out", y, inner, spec.hidden));
+    ValueId y = linear("attention.qkv", norm("norm_1", x), tokens, spec.hidden, inner + 2 * kv_inner);
+    y = graph.dropout(linear("attention.out", attention(y), tokens, inner, spec.hidden));
     x = graph.residual_add(x, y);
-    y = linear("mlp.up", norm("norm_2", x), spec.hidden, spec.ffn);
-    switch (spec.activation) {
-      case Activation::relu: y = graph.activation_relu(y); break;
-      case Activation::gelu: y = graph.activation_gelu(y); break;
-      case Activation::gelu_tanh: y = graph.activation_gelu_tanh(y); break;
-    }
-    y = graph.dropout(linear("mlp.down", y, spec.ffn, spec.hidden));
-    return graph.residual_add(x, y);
+    return graph.residual_add(x, graph.dropout(feed_forward(norm("norm_2", x), tokens)));
   }
 
   OpGraph build() {
@@ -73,20 +44,24 @@ struct Gpt {
     const ParameterId table = graph.parameter("token_embedding", spec.vocab, spec.hidden);
     ValueId x = graph.embedding(ids, table, spec.vocab, spec.hidden);
     if (spec.max_positions > 0) {
-      const ParameterId positions = graph.parameter("position_embedding", spec.max_positions, spec.hidden);
+      const ParameterId positions =
+          graph.parameter("position_embedding", spec.max_positions + spec.position_offset, spec.hidden);
       x = graph.add_positions(x, positions, sequence * spec.hidden);
     }
+    if (spec.embedding_norm) x = norm("embedding_norm", x);
     x = graph.dropout(x);
+    const bool rotated = spec.positions == Positions::rotary;
+    if (rotated) rotation = graph.rotation(sequence, spec.head_dim, graph.compute());
     for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
       graph.begin_block("decoder " + std::to_string(layer));
       x = block(x);
     }
     graph.begin_root();
     x = norm("final_norm", x);
+    if (rotated) graph.keep_until_here(rotation.cos), graph.keep_until_here(rotation.sin);
     const ParameterId head =
         spec.tied_embeddings ? table : graph.parameter("head.weight", spec.vocab, spec.hidden);
-    const ValueId logits = graph.linear(x, tokens, spec.hidden, spec.vocab, head);
-    graph.loss(logits, labels, /*upcast=*/true);
+    graph.total_loss({head_loss(x, tokens, head, nullptr, labels, /*upcast=*/true)});
     return std::move(graph).finish();
   }
 };

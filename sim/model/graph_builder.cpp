@@ -151,6 +151,19 @@ ValueId GraphBuilder::embedding(ValueId ids, ParameterId table, std::int64_t row
   return out;
 }
 
+ValueId GraphBuilder::gather(ValueId x, ValueId positions, std::int64_t width) {
+  const ValueId out =
+      value("gathered", graph_.values[positions].elements * width, graph_.values[x].dtype, true);
+  append({.name = "gather",
+          .inputs = {x, positions},
+          .gradients = {Gradient::fresh, Gradient::none},
+          .outputs = {out},
+          .saved = {positions},
+          .forward = {moves(bytes(out) * 2)},
+          .backward = {moves(bytes(x)), moves(bytes(out) * 3)}});  // zeros, then scatter-add
+  return out;
+}
+
 ValueId GraphBuilder::add_positions(ValueId x, ParameterId table, std::int64_t elements) {
   const ValueId positions = value("positions", elements, graph_.values[x].dtype, true);
   append({.name = "position embedding",
@@ -195,8 +208,31 @@ ValueId GraphBuilder::linear(ValueId x, std::int64_t rows, std::int64_t in, std:
     op.parameters.push_back(*bias);
     op.backward.push_back(moves(bytes(out)));
   }
+  if (workload_.numerics.fp8_linears && module_ != ModuleId{0}) multiply_in_fp8(op, rows, in, out_width);
   append(std::move(op));
   return out;
+}
+
+// Dynamic scaling per tensor (pytorch/ao, float8/float8_linear.py): before each product both operands are
+// read for their largest magnitude, then cast. What is saved stays in high precision.
+void GraphBuilder::multiply_in_fp8(Op& linear, std::int64_t rows, std::int64_t in, std::int64_t out) const {
+  const auto low = [](std::int64_t elements) { return storage(elements, DType::fp8); };
+  std::vector<Kernel> forward, backward;
+  const auto cast_to_fp8 = [&](std::vector<Kernel>& kernels, std::int64_t elements) {
+    const Bytes high = storage(elements, compute());
+    kernels.insert(kernels.end(), {moves(high), moves(high + low(elements))});
+  };
+  cast_to_fp8(forward, rows * in), cast_to_fp8(forward, in * out);
+  forward.emplace_back(Gemm{1, rows, out, in, DType::fp8});
+  cast_to_fp8(backward, rows * out), cast_to_fp8(backward, in * out);
+  backward.emplace_back(Gemm{1, rows, in, out, DType::fp8});
+  cast_to_fp8(backward, rows * in);
+  backward.emplace_back(Gemm{1, in, out, rows, DType::fp8});
+  for (const Kernel& k : linear.backward)  // the bias
+    if (std::holds_alternative<MemoryBound>(k)) backward.push_back(k);
+  linear.forward = std::move(forward), linear.backward = std::move(backward);
+  linear.forward_temporary = low(rows * in) + low(in * out);
+  linear.backward_temporary = low(rows * out) + std::max(low(in * out), low(rows * in));
 }
 
 ValueId GraphBuilder::cast_weight(ParameterId weight, std::int64_t elements) {
@@ -228,11 +264,24 @@ ValueId GraphBuilder::layer_norm(ValueId x, std::int64_t width, ParameterId weig
   return out;
 }
 
-// variance = x.float().pow(2).mean(-1); x = x * rsqrt(variance + eps); weight * x.to(weight.dtype)
-ValueId GraphBuilder::t5_norm(ValueId x, std::int64_t width, ParameterId weight) {
+ValueId GraphBuilder::rms_norm(ValueId x, std::int64_t width, ParameterId weight, RmsNorm implementation) {
   const std::int64_t elements = graph_.values[x].elements;
   const Bytes fp32 = storage(elements, DType::fp32);
+  if (implementation == RmsNorm::fused) {
+    const ValueId out = value("normalised", elements, graph_.values[x].dtype, true);
+    const ValueId rstd = value("rstd", elements / width, DType::fp32, false);
+    append({.name = "rms norm",
+            .inputs = {x},
+            .gradients = {Gradient::fresh},
+            .outputs = {out, rstd},
+            .saved = {x, rstd},
+            .parameters = {weight},
+            .forward = {moves(bytes(x) + bytes(out))},
+            .backward = {moves(bytes(x) * 3), moves(bytes(x) * 2)}});
+    return out;
+  }
   const ValueId upcast = cast(x, DType::fp32);
+  const ValueId scaled = implementation == RmsNorm::t5 ? x : upcast;
   const ValueId rstd = value("rstd", elements / width, DType::fp32, true);
   append({.name = "mean square",  // pow, mean, rsqrt; backward: expand, two products
           .inputs = {upcast},
@@ -245,16 +294,16 @@ ValueId GraphBuilder::t5_norm(ValueId x, std::int64_t width, ParameterId weight)
           .backward_temporary = fp32});
   const ValueId normal = value("normalised", elements, DType::fp32, true);
   append({.name = "normalise",
-          .inputs = {x, rstd},
+          .inputs = {scaled, rstd},
           .gradients = {Gradient::fresh, Gradient::fresh},
           .outputs = {normal},
-          .saved = {x, rstd},
-          .forward = {moves(bytes(x) + fp32)},
-          .backward = {moves(fp32 + bytes(x)), moves(fp32 * 2 + bytes(x)), moves(fp32)},
+          .saved = {scaled, rstd},
+          .forward = {moves(bytes(scaled) + fp32)},
+          .backward = {moves(fp32 + bytes(scaled)), moves(fp32 * 2 + bytes(scaled)), moves(fp32)},
           .backward_temporary = fp32});
-  const DType weight_dtype = workload_.numerics.parameter;
-  const ValueId low = weight_dtype == DType::fp32 ? normal : cast(normal, weight_dtype);
-  const ValueId out = value("scaled", elements, weight_dtype, true);
+  const DType result = implementation == RmsNorm::t5 ? workload_.numerics.parameter : graph_.values[x].dtype;
+  const ValueId low = cast(normal, result);
+  const ValueId out = value("scaled", elements, result, true);
   append({.name = "norm weight",
           .inputs = {low},
           .gradients = {Gradient::fresh},
@@ -283,17 +332,33 @@ ValueId GraphBuilder::batched_product(std::string_view name, ValueId a, ValueId 
   return out;
 }
 
-std::vector<ValueId> GraphBuilder::split(std::string_view name, ValueId x, int parts) {
-  std::vector<ValueId> outs;
-  for (int i = 0; i < parts; ++i)
-    outs.push_back(value(name, graph_.values[x].elements / parts, graph_.values[x].dtype, true));
+std::vector<ValueId> GraphBuilder::split(std::string_view name, ValueId x,
+                                         const std::vector<std::int64_t>& elements) {
+  Op op{.name = name, .inputs = {x}, .gradients = {Gradient::fresh}, .backward = {moves(bytes(x) * 2)}};
+  for (const std::int64_t part : elements) {
+    op.outputs.push_back(value(name, part, graph_.values[x].dtype, true));
+    op.forward.push_back(moves(bytes(op.outputs.back()) * 2));
+  }
+  const std::vector<ValueId> parts = op.outputs;
+  append(std::move(op));
+  return parts;
+}
+
+ValueId GraphBuilder::repeat(std::string_view name, ValueId x, std::int64_t times) {
+  if (times == 1) return x;
+  const ValueId out = value(name, graph_.values[x].elements * times, graph_.values[x].dtype, true);
+  const Bytes traffic = bytes(x) + bytes(out);
   append({.name = name,
           .inputs = {x},
           .gradients = {Gradient::fresh},
-          .outputs = outs,
-          .forward = std::vector<Kernel>(static_cast<std::size_t>(parts), moves(bytes(outs.front()) * 2)),
-          .backward = {moves(bytes(x) * 2)}});
-  return outs;
+          .outputs = {out},
+          .forward = {moves(traffic)},
+          .backward = {moves(traffic)}});
+  return out;
+}
+
+ValueId GraphBuilder::add_constant(std::string_view name, ValueId x) {
+  return pointwise(name, name, graph_.values[x].dtype, {{x, Gradient::alias}});
 }
 
 ValueId GraphBuilder::masked_fill(ValueId x, std::int64_t mask_elements) {
@@ -349,6 +414,14 @@ ValueId GraphBuilder::activation_gelu_tanh(ValueId x) {
   return multiply("gelu product", half, plus_one);
 }
 
+ValueId GraphBuilder::activation_silu(ValueId x) {
+  return pointwise("silu", "activated", graph_.values[x].dtype, {{.value = x, .saved = true}});
+}
+
+ValueId GraphBuilder::activation_tanh(ValueId x) {
+  return pointwise("tanh", "activated", graph_.values[x].dtype, {{x}}, true);
+}
+
 ValueId GraphBuilder::position_bias(ParameterId table, std::int64_t batch, std::int64_t heads,
                                     std::int64_t queries, std::int64_t keys) {
   const int core = std::exchange(core_, 0);
@@ -378,30 +451,66 @@ ValueId GraphBuilder::zero_bias(std::int64_t elements) {
   return bias;
 }
 
-ValueId GraphBuilder::fused_attention(ValueId qkv, std::int64_t batch, std::int64_t heads,
-                                      std::int64_t sequence, std::int64_t head_dim) {
-  const ValueId out = value("context", batch * sequence * heads * head_dim, compute(), true);
-  const ValueId lse = value("log-sum-exp", batch * heads * sequence, DType::fp32, false);
+GraphBuilder::Rotation GraphBuilder::rotation(std::int64_t sequence, std::int64_t head_dim, DType dtype) {
+  const ValueId cos = value("cosines", sequence * head_dim, dtype, false);
+  const ValueId sin = value("sines", sequence * head_dim, dtype, false);
+  append({.name = "rotary tables",
+          .outputs = {cos, sin},
+          .forward = {moves(bytes(cos) * 2), moves(bytes(sin) * 2)}});
+  return {cos, sin};
+}
+
+// Hugging Face apply_rotary_pos_emb: x cos, half of x negated, the halves swapped, times sin, and the sum.
+ValueId GraphBuilder::rotary(std::string_view name, ValueId x, const Rotation& rotation) {
+  const ValueId out = value(name, graph_.values[x].elements, graph_.values[x].dtype, true);
+  const Bytes one = bytes(x);
+  append({.name = name,
+          .inputs = {x, rotation.cos, rotation.sin},
+          .gradients = {Gradient::fresh, Gradient::none, Gradient::none},
+          .outputs = {out},
+          .saved = {rotation.cos, rotation.sin},
+          .forward = {moves(one * 2), moves(one), moves(one * 2), moves(one * 2), moves(one * 3)},
+          .backward = {moves(one * 2), moves(one * 2), moves(one), moves(one * 2), moves(one * 2),
+                       moves(one * 3)},
+          .forward_temporary = one * 2,
+          .backward_temporary = one * 2});
+  return out;
+}
+
+ValueId GraphBuilder::fused_attention(const std::vector<ValueId>& qkv, const AttentionShape& shape) {
+  const std::int64_t heads = shape.batch * shape.heads;
+  const ValueId out = value("context", heads * shape.queries * shape.head_dim, compute(), true);
+  const ValueId lse = value("log-sum-exp", heads * shape.queries, DType::fp32, false);
   FusedAttention kernel{.kind = workload_.attention,
                         .backward = false,
-                        .causal = true,
-                        .heads = batch * heads,
-                        .queries = sequence,
-                        .keys = sequence,
-                        .head_dim = head_dim,
+                        .causal = shape.causal,
+                        .heads = heads,
+                        .queries = shape.queries,
+                        .keys = shape.keys,
+                        .head_dim = shape.head_dim,
                         .dtype = workload_.numerics.multiply};
   Op op{.name = "attention",
         .kind = OpKind::fused_attention,
-        .inputs = {qkv},
-        .gradients = {Gradient::fresh},
+        .inputs = qkv,
         .outputs = {out, lse},
-        .saved = {qkv, out, lse},
+        .saved = qkv,
         .forward = {kernel}};
-  op.model_flop = executed_flop(kernel) * 2.0;  // without the causal discount
+  op.gradients.assign(qkv.size(), Gradient::fresh);
+  op.saved.insert(op.saved.end(), {out, lse});
+  op.model_flop = executed_flop(kernel) * (shape.causal ? 2.0 : 1.0);  // without the causal discount
   // The gradient of q is summed in fp32; one more float per query for sum(dO * O).
-  op.backward_temporary = storage(batch * heads * sequence * (head_dim + 1), DType::fp32);
+  op.backward_temporary = storage(heads * shape.queries * (shape.head_dim + 1), DType::fp32);
   kernel.backward = true;
   op.backward = {moves(bytes(out) * 2), kernel, moves(bytes(out) * 3)};
+  // Gradients of grouped keys and values are made for all heads, then summed (flash_api.cpp, dk_expanded).
+  std::int64_t given = 0;
+  for (const ValueId v : qkv) given += graph_.values[v].elements;
+  const std::int64_t all = heads * shape.head_dim * (shape.queries + 2 * shape.keys);
+  if (given < all) {
+    const Bytes expanded = storage(2 * heads * shape.keys * shape.head_dim, compute());
+    op.backward_temporary += expanded;
+    op.backward.push_back(moves(expanded));
+  }
   begin_attention_core();
   append(std::move(op));
   end_attention_core();
@@ -409,8 +518,25 @@ ValueId GraphBuilder::fused_attention(ValueId qkv, std::int64_t batch, std::int6
 }
 
 void GraphBuilder::loss(ValueId logits, ValueId labels, bool upcast) {
-  graph_.values[graph_.values[logits].storage].held_by_user = true;
+  total_loss({cross_entropy(logits, labels, upcast)});
+}
+
+ValueId GraphBuilder::cross_entropy(ValueId logits, ValueId labels, bool upcast) {
+  const ValueId head = logits;
+  if (workload_.fused_loss) {
+    if (workload_.held_logits != HeldLogits::none)
+      graph_.values[graph_.values[head].storage].held_by_user = true;
+    return fused_mean_loss(logits, labels);
+  }
   if (upcast) logits = cast(logits, DType::fp32);
+  const HeldLogits held = workload_.held_logits;
+  const auto hold = [&](ValueId v) { graph_.values[graph_.values[v].storage].held_by_user = true; };
+  if (held == HeldLogits::head || held == HeldLogits::both) hold(head);
+  if (held == HeldLogits::fp32 || held == HeldLogits::both) hold(logits);
+  return mean_loss(logits, labels);
+}
+
+ValueId GraphBuilder::mean_loss(ValueId logits, ValueId labels) {
   const ValueId log_probabilities =
       pointwise("log softmax", "log-probabilities", graph_.values[logits].dtype, {{logits}}, true);
   const ValueId mean = value("loss", 1, graph_.values[logits].dtype, true);
@@ -421,8 +547,71 @@ void GraphBuilder::loss(ValueId logits, ValueId labels, bool upcast) {
           .saved = {labels},
           .forward = {moves(bytes(labels) * 2)},
           .backward = {moves(bytes(log_probabilities)), moves(bytes(labels) * 2)}});  // zeros, then scatter
-  graph_.values[mean].held_by_user = true;
-  graph_.loss = mean;
+  return mean;
+}
+
+ValueId GraphBuilder::fused_mean_loss(ValueId logits, ValueId labels) {
+  const std::int64_t tokens = graph_.values[labels].elements;
+  const ValueId losses = value("losses", tokens, DType::fp32, true);
+  const ValueId lse = value("log-sum-exp", tokens, DType::fp32, false);
+  append({.name = "fused cross-entropy",
+          .inputs = {logits, labels},
+          .gradients = {Gradient::fresh, Gradient::none},
+          .outputs = {losses, lse},
+          .saved = {logits, lse, labels},
+          .forward = {moves(bytes(logits))},
+          .backward = {moves(bytes(logits) * 2)}});
+  const ValueId mean = value("loss", 1, DType::fp32, true);
+  append({.name = "mean of losses",
+          .inputs = {losses},
+          .gradients = {Gradient::fresh},
+          .outputs = {mean},
+          .forward = {moves(bytes(losses))},
+          .backward = {moves(bytes(losses))}});
+  return mean;
+}
+
+// Autograd hands out the gradients that the forward pass made; here they are copies, which costs the weight's
+// gradient a second time for a moment.
+ValueId GraphBuilder::chunked_cross_entropy(ValueId x, ValueId labels, std::int64_t rows, std::int64_t in,
+                                            std::int64_t vocab, ParameterId weight, const ParameterId* bias) {
+  const DType as = workload_.numerics.multiply;
+  x = cast(x, compute());
+  Op op{
+      .name = "chunked cross-entropy", .inputs = {x, labels}, .gradients = {Gradient::fresh, Gradient::none}};
+  if (workload_.numerics.autocast) {
+    op.inputs.push_back(cast_weight(weight, in * vocab));
+    op.gradients.push_back(Gradient::fresh);
+  } else {
+    op.parameters = {weight};
+  }
+  if (bias != nullptr) op.parameters.push_back(*bias);
+  const ValueId mean = value("loss", 1, DType::fp32, true);
+  const ValueId input_gradient = value("input gradient", rows * in, compute(), false);
+  const ValueId weight_gradient = value("weight gradient", in * vocab, compute(), false);
+  op.outputs = {mean, input_gradient, weight_gradient};
+  op.saved = {input_gradient, weight_gradient};
+  const std::int64_t chunk = (rows + workload_.loss_chunks - 1) / workload_.loss_chunks;
+  for (std::int64_t first = 0; first < rows; first += chunk) {
+    const std::int64_t m = std::min(chunk, rows - first);
+    const Bytes logits = storage(m * vocab, compute());
+    op.forward.insert(op.forward.end(), {Gemm{1, m, vocab, in, as}, moves(logits * 3),
+                                         Gemm{1, m, in, vocab, as}, Gemm{1, in, vocab, m, as}});
+  }
+  op.forward_temporary = storage(chunk * vocab, compute());  // logits, then their gradient in place
+  op.backward = {moves(bytes(input_gradient) * 2), moves(bytes(weight_gradient) * 2)};
+  op.model_flop = executed_flop(Gemm{1, rows, vocab, in, as});
+  append(std::move(op));
+  return mean;
+}
+
+void GraphBuilder::total_loss(const std::vector<ValueId>& losses) {
+  ValueId total = losses.front();
+  for (std::size_t i = 1; i < losses.size(); ++i)
+    total = pointwise("sum of losses", "loss", graph_.values[total].dtype,
+                      {{total, Gradient::alias}, {losses[i], Gradient::alias}});
+  graph_.values[total].held_by_user = true;
+  graph_.loss = total;
 }
 
 OpGraph GraphBuilder::finish() && {

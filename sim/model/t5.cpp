@@ -1,26 +1,19 @@
 #include <string>
 
 #include "sim/model/family.h"
-#include "sim/model/graph_builder.h"
+#include "sim/model/layers.h"
 
 namespace shardsim {
 namespace {
 
 constexpr std::int64_t relative_buckets = 32;  // relative_attention_num_buckets, Hugging Face T5Config
 
-struct T5 {
-  const ModelSpec& spec;
-  GraphBuilder graph;
-  std::int64_t batch, inner;
+struct T5 : Layers {
+  using Layers::Layers;
 
-  T5(const ModelSpec& s, const Workload& w)
-      : spec(s), graph(w), batch(w.micro_batch), inner(s.heads * s.head_dim) {}
-
-  ValueId linear(std::string_view name, ValueId x, std::int64_t tokens, std::int64_t in, std::int64_t out) {
-    return graph.linear(x, tokens, in, out, graph.parameter(std::string(name) + ".weight", out, in));
-  }
-  ValueId norm(std::string_view name, ValueId x) {
-    return graph.t5_norm(x, spec.hidden, graph.parameter(std::string(name) + ".weight", spec.hidden));
+  ValueId norm(std::string_view name, ValueId x) {  // of which T5 has one kind
+    return graph.rms_norm(x, spec.hidden, graph.parameter(std::string(name) + ".weight", spec.hidden),
+                          spec.norm_impl == NormImpl::fused ? RmsNorm::fused : RmsNorm::t5);
   }
 
   // T5Attention.forward: no scaling, scores in fp32 for the softmax, the caller's bias added in place.
@@ -60,9 +53,15 @@ struct T5 {
   }
 
   ValueId feed_forward(ValueId x, std::int64_t tokens) {
-    ValueId y = linear("ffn.wi", norm("ffn.norm", x), tokens, spec.hidden, spec.ffn);
-    y = graph.dropout(graph.activation_relu(y));
-    y = linear("ffn.wo", y, tokens, spec.ffn, spec.hidden);
+    const ValueId normal = norm("ffn.norm", x);
+    ValueId y;
+    if (spec.gated()) {  // T5DenseGatedActDense
+      const ValueId gate = activation(linear("ffn.wi_0", normal, tokens, spec.hidden, spec.ffn));
+      y = graph.multiply("gated", gate, linear("ffn.wi_1", normal, tokens, spec.hidden, spec.ffn));
+    } else {
+      y = activation(linear("ffn.wi", normal, tokens, spec.hidden, spec.ffn));
+    }
+    y = linear("ffn.wo", graph.dropout(y), tokens, spec.ffn, spec.hidden);
     return graph.residual_add(x, graph.dropout(y));
   }
 
@@ -106,8 +105,8 @@ struct T5 {
     if (spec.tied_embeddings) x = graph.scale("scale by d_model^-0.5", x);
     const ParameterId head =
         spec.tied_embeddings ? shared : graph.parameter("head.weight", spec.vocab, spec.hidden);
-    const ValueId logits = graph.linear(x, batch * w.decoder_sequence, spec.hidden, spec.vocab, head);
-    graph.loss(logits, labels, /*upcast=*/w.numerics.autocast);
+    graph.total_loss({head_loss(x, batch * w.decoder_sequence, head, nullptr, labels,
+                                /*upcast=*/w.numerics.autocast)});
     return std::move(graph).finish();
   }
 };

@@ -26,7 +26,7 @@ Enum choice(TableReader& table, std::string_view key, const Enum (&values)[Count
   return values[std::find(names.begin(), names.end(), text) - names.begin()];
 }
 
-constexpr Architecture all_architectures[] = {Architecture::volta, Architecture::ampere,
+constexpr Architecture all_architectures[] = {Architecture::volta, Architecture::turing, Architecture::ampere,
                                               Architecture::hopper};
 constexpr AttentionKind all_attention[] = {AttentionKind::unfused, AttentionKind::flash,
                                            AttentionKind::flash2, AttentionKind::mem_efficient};
@@ -64,6 +64,7 @@ GemmProfile read_gemm(TableReader table) {
 AttentionProfile read_attention(TableReader table) {
   AttentionProfile profile;
   profile.kind = choice(table, "implementation", all_attention);
+  if (table.has("full_precision")) profile.full_precision = table.flag("full_precision");
   profile.head_dim = table.integer("head_dim", 1, 4096);
   profile.causal = table.flag("causal");
   profile.forward = tflops(table, "forward_tflops");
@@ -142,8 +143,12 @@ Nccl read_nccl(TableReader table, const std::string& file) {
   n.first_use = table.bytes("first_use");
   n.per_connection = table.bytes("per_connection");
   n.connections = static_cast<int>(table.integer("connections", 1, 64));
-  for (const Architecture a : all_architectures)
-    n.architecture[static_cast<std::size_t>(a)] = read_nccl_architecture(table.table(name(a)));
+  const auto of = [&](Architecture a) -> NcclArchitecture& {
+    return n.architecture[static_cast<std::size_t>(a)];
+  };
+  for (const Architecture a : {Architecture::volta, Architecture::ampere, Architecture::hopper})
+    of(a) = read_nccl_architecture(table.table(name(a)));
+  of(Architecture::turing) = of(Architecture::volta);  // tuning.cc: every compute capability below 8.0
   table.finish();
   return n;
 }

@@ -25,11 +25,12 @@ std::int64_t span_corruption_targets(std::int64_t inputs) {
 }  // namespace
 
 void Resolver::read_workload() {
-  const bool encoder_decoder = entry(s_.model.family).encoder_decoder;
-  const std::string usual = encoder_decoder ? "span-corruption" : "causal";
+  const FamilyEntry& family = entry(s_.model.family);
+  const bool encoder_decoder = family.encoder_decoder;
+  const std::string usual(family.objective);
   if (text("training.objective", usual, "the family's usual") != usual)
     fail("training.objective",
-         fmt::format("family \"{}\" is trained with objective \"{}\"", name(s_.model.family), usual));
+         fmt::format("family \"{}\" is trained with objective \"{}\"", family.name, usual));
   Workload& w = s_.workload;
   const std::int64_t positions = s_.model.max_positions;
   const std::int64_t usual_length = encoder_decoder ? 512 : positions > 0 ? positions : 2048;
@@ -40,11 +41,22 @@ void Resolver::read_workload() {
          fmt::format("sequences of {} tokens need as many positions; the model has {}", w.sequence,
                      positions));
   if (encoder_decoder)
-    w.decoder_sequence = integer("training.decoder_sequence_length", span_corruption_targets(w.sequence),
-                                 fmt::format("span corruption of {} tokens", w.sequence));
+    w.decoder_sequence =
+        s_.model.family == Family::bart
+            ? integer("training.decoder_sequence_length", w.sequence, "BART's target is the whole text")
+            : integer("training.decoder_sequence_length", span_corruption_targets(w.sequence),
+                      fmt::format("span corruption of {} tokens", w.sequence));
   else if (given("training.decoder_sequence_length"))
     fail("training.decoder_sequence_length",
          fmt::format("family \"{}\" has no decoder of its own", name(s_.model.family)));
+  if (encoder_decoder && positions > 0 && w.decoder_sequence > positions)
+    fail("training.decoder_sequence_length",
+         fmt::format("sequences of {} tokens need as many positions; the model has {}", w.decoder_sequence,
+                     positions));
+  if (usual == "masked")
+    w.masked_share = number("training.masked_share", 1.0, "Hugging Face computes all logits");
+  else if (given("training.masked_share"))
+    fail("training.masked_share", fmt::format("family \"{}\" masks no tokens", family.name));
   w.dropout = number("training.dropout", s_.model.dropout, "the model's");
 }
 
@@ -107,28 +119,34 @@ bool Resolver::has(DType t) const { return s_.gpu.profile(t).has_value(); }
 void Resolver::read_precision() {
   struct Precision {
     std::string name;
+    DType needs;  // matrix units
     DType multiply, compute;
+    bool pure = false;
   };
-  const Precision known[] = {{"fp32", DType::fp32, DType::fp32},
-                             {"tf32", DType::tf32, DType::fp32},
-                             {"fp16-mixed", DType::fp16, DType::fp16},
-                             {"bf16-mixed", DType::bf16, DType::bf16}};
+  const Precision known[] = {{"fp32", DType::fp32, DType::fp32, DType::fp32},
+                             {"tf32", DType::tf32, DType::tf32, DType::fp32},
+                             {"fp16-mixed", DType::fp16, DType::fp16, DType::fp16},
+                             {"bf16-mixed", DType::bf16, DType::bf16, DType::bf16},
+                             {"fp16-pure", DType::fp16, DType::fp16, DType::fp16, true},
+                             {"bf16-pure", DType::bf16, DType::bf16, DType::bf16, true},
+                             {"fp8-mixed", DType::fp8, DType::bf16, DType::bf16}};
   const std::string usual = has(DType::bf16) ? "bf16-mixed" : has(DType::fp16) ? "fp16-mixed" : "fp32";
   s_.precision = text("training.precision", usual, fmt::format("what {} is fastest in", s_.gpu.name));
   const Precision& p = *std::find_if(std::begin(known), std::end(known),
                                      [&](const auto& k) { return k.name == s_.precision; });
-  if (!has(p.multiply)) {
+  if (!has(p.needs)) {
     std::string legal;
     for (const Precision& k : known)
-      if (has(k.multiply)) legal += (legal.empty() ? "" : ", ") + k.name;
+      if (has(k.needs)) legal += (legal.empty() ? "" : ", ") + k.name;
     fail("training.precision",
-         fmt::format("{} has no {} matrix units; legal here: {}", s_.gpu.name, name(p.multiply), legal));
+         fmt::format("{} has no {} matrix units; legal here: {}", s_.gpu.name, name(p.needs), legal));
   }
-  const bool mixed = p.compute != DType::fp32;
+  const bool mixed = p.compute != DType::fp32 && !p.pure;
   const bool fsdp = text("strategy.kind", "fsdp", "the strategy for models of any size").starts_with("fsdp");
   Numerics& n = s_.workload.numerics;
   n.multiply = p.multiply;
   n.compute = p.compute;
+  n.fp8_linears = p.needs == DType::fp8;
   if (!mixed && given("training.mixed_precision"))
     fail("training.mixed_precision", fmt::format("precision \"{}\" mixes nothing", s_.precision));
   if (mixed) {
@@ -139,11 +157,12 @@ void Resolver::read_precision() {
       fail("training.mixed_precision", "MixedPrecision on shards needs strategy.kind = \"fsdp\"");
     n.autocast = caster == "autocast";
   }
-  n.parameter = mixed && !n.autocast ? p.compute : DType::fp32;
+  n.parameter = n.autocast ? DType::fp32 : p.compute;
+  s_.training.stored = p.pure ? p.compute : DType::fp32;
   const std::string reduce =
       text("training.reduce_precision", std::string(name(n.parameter)), "the format of the gradients");
   s_.training.reduce = parse(reduce, {DType::fp32, DType::bf16, DType::fp16});
-  if (!fsdp && s_.training.reduce != DType::fp32)
+  if (!fsdp && s_.training.reduce != n.parameter)
     fail("training.reduce_precision", "DDP's compression hooks are not supported yet");
   s_.training.loss_scaling = s_.precision == "fp16-mixed";
 }
@@ -153,14 +172,25 @@ void Resolver::read_attention() {
     if (kind == AttentionKind::unfused) return std::string();
     if (std::find(s_.stack.attention.begin(), s_.stack.attention.end(), kind) == s_.stack.attention.end())
       return fmt::format("stack \"{}\" has no \"{}\" attention", s_.stack.name, name(kind));
-    if (s_.model.family == Family::t5)
+    if (s_.model.positions == Positions::relative)
       return fmt::format("\"{}\" attention cannot add T5's relative position bias", name(kind));
-    if (s_.workload.numerics.compute == DType::fp32)
+    if (s_.model.positions == Positions::alibi &&
+        kind != AttentionKind::flash2)  // flash-attn 2.4: alibi_slopes
+      return fmt::format("\"{}\" attention cannot add ALiBi; \"unfused\" and \"flash2\" can", name(kind));
+    const bool full_precision = s_.workload.numerics.compute == DType::fp32;
+    if (full_precision && kind != AttentionKind::mem_efficient)
       return fmt::format("\"{}\" attention computes in 16 bits; precision is \"{}\"", name(kind),
                          s_.precision);
     if (std::none_of(s_.gpu.attention.begin(), s_.gpu.attention.end(),
-                     [&](const auto& p) { return p.kind == kind; }))
+                     [&](const auto& p) { return p.kind == kind && p.full_precision == full_precision; }))
       return fmt::format("\"{}\" attention does not run on {}", name(kind), s_.gpu.name);
+    // csrc/flash_attn/flash_api.cpp of versions 1 and 2.
+    const std::int64_t widest = kind == AttentionKind::flash    ? 128
+                                : kind == AttentionKind::flash2 ? 256
+                                                                : 1024;
+    if (s_.model.head_dim > widest)
+      return fmt::format("\"{}\" attention has heads of up to {}, not {}", name(kind), widest,
+                         s_.model.head_dim);
     return std::string();
   };
   const std::string stack = text("training.stack", "eager-2023", "eager PyTorch of the GPU's generation");
@@ -168,8 +198,9 @@ void Resolver::read_attention() {
   AttentionKind best = AttentionKind::unfused;
   for (auto kind = s_.stack.attention.rbegin(); kind != s_.stack.attention.rend(); ++kind)
     if (legal(*kind).empty()) best = *kind;
-  s_.workload.attention = parse(text("training.attention", std::string(name(best)), "the best legal one"),
-                                {AttentionKind::unfused, AttentionKind::flash, AttentionKind::flash2});
+  s_.workload.attention = parse(
+      text("training.attention", std::string(name(best)), "the best legal one"),
+      {AttentionKind::unfused, AttentionKind::flash, AttentionKind::flash2, AttentionKind::mem_efficient});
   if (const std::string why = legal(s_.workload.attention); !why.empty()) fail("training.attention", why);
 }
 
@@ -186,11 +217,30 @@ void Resolver::read_training() {
   read_checkpointing();
   t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
   t.sync_each_step = flag("training.sync_each_step", true, "the loss is printed");
-  integer("training.loss_chunks", 1, "PyTorch's");
+  read_loss();
   flag("training.compile", false, "PyTorch's");
   t.no_sync = flag("training.no_sync", false, "PyTorch's");
   if (t.no_sync && t.micro_batches == 1)
     fail("training.no_sync", "no_sync needs several micro-steps; grad_accum is 1");
+}
+
+void Resolver::read_loss() {
+  Workload& w = s_.workload;
+  w.loss_chunks = integer("training.loss_chunks", 1, "PyTorch's");
+  const bool chunks = w.loss_chunks > 1,
+             flash_attn = w.attention == AttentionKind::flash || w.attention == AttentionKind::flash2;
+  w.fused_loss = text("training.loss", flash_attn && !chunks ? "fused" : "eager",
+                      chunks       ? "the loss in chunks has its own"
+                      : flash_attn ? "comes with flash attention, in package flash-attn"
+                                   : "PyTorch's") == "fused";
+  if (chunks && w.fused_loss) fail("training.loss", "a loss in chunks is not the fused one");
+  if (chunks && given("training.held_logits"))
+    fail("training.held_logits", "a loss in chunks keeps no logits");
+  w.held_logits = parse(text("training.held_logits", chunks ? "none" : "head",
+                             chunks ? "the loss in chunks keeps none" : "the model's output"),
+                        {HeldLogits::head, HeldLogits::fp32, HeldLogits::both, HeldLogits::none});
+  if (w.fused_loss && (w.held_logits == HeldLogits::fp32 || w.held_logits == HeldLogits::both))
+    fail("training.held_logits", "a fused loss makes no fp32 copy of the logits");
 }
 
 OptimizerImpl Resolver::optimizer_impl() {

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "sim/model/family.h"
 #include "sim/scenario/library.h"
 #include "sim/scenario/scenario.h"
 #include "sim/scenario/settings.h"
@@ -70,7 +71,9 @@ class Resolver {
 
   // --- resolve_model.cpp ---
   void read_model();
-  void reject_what_the_family_lacks();
+  void reject_what_the_family_lacks(const FamilyEntry& family);
+  std::string family_choice(const std::string& key, std::string_view legal);
+  void read_positions(const FamilyEntry& family);
 
   // --- resolve_topology.cpp ---
   void read_topology();
@@ -88,6 +91,7 @@ class Resolver {
   void read_precision();
   void read_attention();
   void read_training();
+  void read_loss();
   OptimizerImpl optimizer_impl();
   void read_checkpointing();
 

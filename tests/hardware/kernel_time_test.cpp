@@ -190,7 +190,8 @@ TEST_CASE("a memory-bound kernel takes its start and its bytes over usable bandw
 }
 
 FusedAttention attention(const AttentionProfile& p, std::int64_t sequence, bool backward) {
-  return {p.kind, backward, p.causal, 96, sequence, sequence, p.head_dim, DType::bf16};
+  const DType dtype = p.full_precision ? DType::fp32 : DType::bf16;
+  return {p.kind, backward, p.causal, 96, sequence, sequence, p.head_dim, dtype};
 }
 // FLOP per second once the kernel has started.
 double rate(const Gpu& gpu, const FusedAttention& kernel) {
@@ -227,7 +228,20 @@ TEST_CASE("a head dimension between two measured ones takes the rate of the near
   CHECK(rate_at(80, true) == doctest::Approx(rate_at(64, true)));
   CHECK(rate_at(112, true) == doctest::Approx(rate_at(128, true)));
   CHECK(rate_at(128, true) != doctest::Approx(rate_at(64, true)));
-  CHECK(rate_at(112, false) == doctest::Approx(rate_at(128, true)));  // only causal rates are measured
+  CHECK(rate_at(112, false) == doctest::Approx(rate_at(128, false)));
+}
+
+TEST_CASE("attention in fp32 takes the rates of fp32, whatever the head dimension") {
+  for (const std::string name : {"a100-sxm-80gb", "v100-sxm-32gb", "h100-sxm-80gb", "titan-rtx-24gb"}) {
+    const Gpu gpu = gpu_named(name);
+    const auto rate_in = [&](DType dtype, std::int64_t head_dim) {
+      return rate(gpu, {AttentionKind::mem_efficient, false, true, 96, 4096, 4096, head_dim, dtype});
+    };
+    CHECK(rate_in(DType::fp32, 64) == doctest::Approx(rate_in(DType::fp32, 256)));
+    CHECK(rate_in(DType::tf32, 64) == doctest::Approx(rate_in(DType::fp32, 64)));
+    CHECK(rate_in(DType::fp32, 64) < gpu.profile(DType::fp32)->peak.count);
+    CHECK(rate_in(DType::fp16, 64) > rate_in(DType::fp32, 64));
+  }
 }
 
 TEST_CASE("a rate measured with the same mask goes before one measured without") {

@@ -106,6 +106,74 @@ TEST_CASE("T5 counts encoder tokens in the encoder, decoder tokens in the decode
   }
 }
 
+TEST_CASE("LLaMA's are those of its projections, the scores of all heads, and three feed-forward products") {
+  for (const std::int64_t kv : {8, 2, 1})
+    for (const AttentionKind attention : {AttentionKind::unfused, AttentionKind::flash2}) {
+      const ModelSpec spec{.family = Family::llama,
+                           .layers = 3,
+                           .hidden = 256,
+                           .heads = 8,
+                           .kv_heads = kv,
+                           .head_dim = 32,
+                           .ffn = 688,
+                           .vocab = 1000,
+                           .positions = Positions::rotary,
+                           .tied_embeddings = false,
+                           .activation = Activation::swiglu,
+                           .norm = Norm::rmsnorm,
+                           .bias = false};
+      const Workload w = workload({4, 96, 3, 256, 8, 1000}, attention);
+      const double layer = 4 * product({256, 256}) + 4 * product({256, kv * 32}) + 6 * product({256, 688}) +
+                           4 * product({96, 256});
+      CHECK(forward_flop(llama(spec, w)).count == product({4, 96}) * (3 * layer + 2 * product({256, 1000})));
+    }
+}
+
+TEST_CASE("BERT's FLOP are GPT's plus the head's transform; only gathered positions reach the head") {
+  const Shape s{4, 128, 2, 256, 4, 3000};
+  ModelSpec spec = gpt_spec(s);
+  const double body =
+      forward_flop(gpt(spec, workload(s, AttentionKind::unfused))).count - 2 * product({4, 128, 256, 3000});
+  spec.family = Family::bert, spec.activation = Activation::gelu;
+  for (const auto& [share, rows] : {std::pair(1.0, 128), std::pair(0.15625, 20)}) {
+    Workload w = workload(s, AttentionKind::unfused);
+    w.masked_share = share;
+    CHECK(forward_flop(bert(spec, w)).count == body + product({4, rows}) * 2 * (256 * 256 + 256 * 3000));
+  }
+}
+
+TEST_CASE("a loss in chunks has the FLOP of one at once, and makes its gradients in the forward pass") {
+  const Shape s{4, 128, 2, 256, 4, 3000};
+  Workload w = workload(s, AttentionKind::unfused);
+  const double once = forward_flop(gpt(gpt_spec(s), w)).count;
+  w.loss_chunks = 7;
+  const OpGraph graph = gpt(gpt_spec(s), w);
+  CHECK(forward_flop(graph).count == once);
+  const Op& loss = graph.ops.back();
+  double executed = 0;
+  for (const Kernel& k : loss.forward) executed += executed_flop(k).count;
+  CHECK(executed == 3 * loss.model_flop.count);
+  CHECK(loss.forward_temporary == Bytes{74 * 3000 * 2});  // ceil(512 / 7) rows in bf16
+}
+
+TEST_CASE("fp8 moves the products of blocks' linear layers, and no others, without changing the FLOP") {
+  const Shape s{2, 64, 2, 128, 4, 512};
+  Workload w = workload(s, AttentionKind::unfused);
+  const OpGraph plain = gpt(gpt_spec(s), w);
+  w.numerics.fp8_linears = true;
+  const OpGraph low = gpt(gpt_spec(s), w);
+  CHECK(forward_flop(low).count == forward_flop(plain).count);
+  for (const Op& op : low.ops)
+    for (const auto* kernels : {&op.forward, &op.backward})
+      for (const Kernel& k : *kernels)
+        if (const Gemm* g = std::get_if<Gemm>(&k)) {
+          const bool in_block = low.modules[op.module].block && op.name == "linear";
+          CHECK((g->dtype == DType::fp8) == in_block);
+        }
+  for (std::size_t i = 0; i < plain.segments.size(); ++i)  // saved in high precision
+    CHECK(saved_bytes(low, low.segments[i]) == saved_bytes(plain, plain.segments[i]));
+}
+
 TEST_CASE("FLOP are proportional to the micro-batch and do not depend on number formats or dropout") {
   const Shape one{1, 64, 2, 128, 4, 256};
   Shape eight = one;

@@ -33,6 +33,64 @@ TEST_CASE("T5 models have the parameters of Hugging Face's") {
   CHECK(parameters("t5-11b") == 11'307'321'344);
 }
 
+TEST_CASE("flan-T5 models have the parameters of Hugging Face's: gated, with a head of their own") {
+  CHECK(parameters("flan-t5-small") == 76'961'152);
+  CHECK(parameters("flan-t5-base") == 247'577'856);
+  CHECK(parameters("flan-t5-large") == 783'150'080);
+  CHECK(parameters("flan-t5-xl") == 2'849'757'184);
+  CHECK(parameters("flan-t5-xxl") == 11'135'332'352);
+}
+
+TEST_CASE("BERT, RoBERTa and BART have the parameters of Hugging Face's") {
+  // BertForPreTraining (110M and 336M), RobertaForMaskedLM, BartForConditionalGeneration, heads tied.
+  CHECK(parameters("bert-base") == 110'106'428);
+  CHECK(parameters("bert-large") == 336'226'108);
+  CHECK(parameters("roberta-base") == 124'697'433);
+  CHECK(parameters("roberta-large") == 355'412'057);
+  CHECK(parameters("bart-large") == 406'291'456);
+  // BertForMaskedLM: no pooler, no next-sentence head.
+  ModelSpec spec = model_named("bert-base");
+  spec.pooler = false;
+  CHECK(parameter_count(graph_of(spec)) == 109'514'298);
+}
+
+TEST_CASE("LLaMA models have the parameters of their checkpoints") {
+  // Hugging Face model cards (safetensors): huggyllama, meta-llama.
+  CHECK(parameters("llama-7b") == 6'738'415'616);
+  CHECK(parameters("llama-13b") == 13'015'864'320);
+  CHECK(parameters("llama-30b") == 32'528'943'616);
+  CHECK(parameters("llama-65b") == 65'285'660'672);
+  CHECK(parameters("llama2-7b") == 6'738'415'616);
+  CHECK(parameters("llama2-13b") == 13'015'864'320);
+  CHECK(parameters("llama2-70b") == 68'976'648'192);
+  CHECK(parameters("llama3-8b") == 8'030'261'248);
+  CHECK(parameters("llama3-70b") == 70'553'706'496);
+}
+
+TEST_CASE("BLOOM and BloombergGPT have the parameters that their authors state") {
+  // bigscience/bloom* model cards; arXiv:2303.17564, table 4.
+  CHECK(parameters("bloom-560m") == 559'214'592);
+  CHECK(parameters("bloom-1b1") == 1'065'314'304);
+  CHECK(parameters("bloom-176b") == 176'247'271'424);
+  CHECK(parameters("bloomberggpt-50b") == 50'558'868'480);
+}
+
+TEST_CASE("GPT-3's family, OPT and Chinchilla have the sizes of their tables") {
+  const auto millions = [](const std::string& name) { return static_cast<double>(parameters(name)) * 1e-6; };
+  // Brown et al. 2020, arXiv:2005.14165, table D.1, rounded there.
+  CHECK(millions("gpt3-small") == doctest::Approx(125).epsilon(0.002));
+  CHECK(millions("gpt3-medium") == doctest::Approx(356).epsilon(0.002));
+  CHECK(millions("gpt3-large") == doctest::Approx(760).epsilon(0.002));
+  CHECK(millions("gpt3-xl") == doctest::Approx(1320).epsilon(0.004));
+  CHECK(millions("gpt3-2.7b") == doctest::Approx(2650).epsilon(0.002));
+  CHECK(millions("gpt3-6.7b") == doctest::Approx(6660).epsilon(0.002));
+  CHECK(millions("gpt3-13b") == doctest::Approx(12850).epsilon(0.002));
+  CHECK(millions("opt-175b") == doctest::Approx(175e3).epsilon(0.003));
+  // 70 billion with the projections of relative positions, h^2 in each of 80 layers, which are left out.
+  const double projections = 80 * 8192.0 * 8192.0 * 1e-6;
+  CHECK(millions("chinchilla-70b") + projections == doctest::Approx(70e3).epsilon(0.002));
+}
+
 TEST_CASE("the inferred T5 shapes have the sizes that the FSDP paper names them by") {
   // "T5-611M", "T5-2.28B": arXiv:2304.11277, figure 6; the digits are those of the inferred shapes.
   CHECK(parameters("t5-611m") == 611'838'976);
@@ -93,6 +151,24 @@ TEST_CASE("a GPT block has 12 h^2 + 13 h parameters") {
       CHECK(parameters_of(graph, "decoder " + std::to_string(layer)) == 12 * h * h + 13 * h);
     CHECK(parameters_of(graph, "root") == (spec.vocab + spec.max_positions + 2) * h);
   }
+}
+
+TEST_CASE("a LLaMA block has 2 h i + 2 h i_kv + 3 h f + 2 h parameters") {
+  for (const std::string name : {"llama-7b", "llama2-70b", "llama3-8b"}) {
+    CAPTURE(name);
+    const ModelSpec spec = model_named(name);
+    const OpGraph graph = graph_of(spec);
+    const std::int64_t h = spec.hidden, i = spec.heads * spec.head_dim, kv = spec.key_heads() * spec.head_dim;
+    CHECK(parameters_of(graph, "decoder 7") == 2 * h * i + 2 * h * kv + 3 * h * spec.ffn + 2 * h);
+    CHECK(parameters_of(graph, "root") == 2 * spec.vocab * h + h);
+  }
+}
+
+TEST_CASE("grouped keys and values need weights for their heads only") {
+  ModelSpec spec = model_named("gpt2");
+  const std::int64_t all = parameter_count(graph_of(spec)), h = spec.hidden;
+  spec.kv_heads = 1;
+  CHECK(parameter_count(graph_of(spec)) == all - 12 * 2 * (h - 64) * (h + 1));
 }
 
 TEST_CASE("what a spec leaves out has no parameters") {

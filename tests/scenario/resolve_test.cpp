@@ -1,4 +1,6 @@
 // Are defaults filled in as documented, each with its origin?
+#include <tuple>
+
 #include <doctest/doctest.h>
 
 #include "sim/scenario/scenario.h"
@@ -63,6 +65,59 @@ TEST_CASE("span corruption of 512 tokens has targets of 114") {
   CHECK(s.workload.sequence == 512);
   CHECK(s.workload.decoder_sequence == 114);
   CHECK(scenario(t5, {"training.sequence_length=1024"}).workload.decoder_sequence == 229);
+}
+
+std::string on(const std::string& model, const std::string& topology, const std::string& training) {
+  return "model = \"" + model + "\"\ntopology = \"" + topology + "\"\n[cluster]\ngpus = 8\n[training]\n" +
+         training;
+}
+
+TEST_CASE("pure formats store parameters as they compute, mixed ones in fp32") {
+  for (const auto& [precision, compute, stored] :
+       {std::tuple("fp32", DType::fp32, DType::fp32), std::tuple("tf32", DType::fp32, DType::fp32),
+        std::tuple("bf16-mixed", DType::bf16, DType::fp32), std::tuple("bf16-pure", DType::bf16, DType::bf16),
+        std::tuple("fp16-pure", DType::fp16, DType::fp16), std::tuple("fp8-mixed", DType::bf16, DType::fp32)})
+    for (const std::string strategy : {"ddp", "fsdp2"}) {
+      CAPTURE(precision);
+      const Scenario s =
+          scenario(on("llama3-8b", "dgx-h100", "precision = \"" + std::string(precision) + "\""),
+                   {"strategy.kind=" + strategy});
+      const Numerics& n = s.workload.numerics;
+      CHECK(n.compute == compute);
+      CHECK(s.training.stored == stored);
+      CHECK(n.fp8_linears == (std::string(precision) == "fp8-mixed"));
+      CHECK(n.autocast == (strategy == "ddp" && std::string(precision).ends_with("-mixed")));
+      CHECK(n.parameter == (n.autocast ? DType::fp32 : compute));
+      CHECK(s.training.reduce == n.parameter);
+      CHECK_FALSE(s.training.loss_scaling);
+    }
+}
+
+TEST_CASE("memory-efficient attention runs in fp32 and on Volta, where flash does not") {
+  for (const std::string precision : {"fp32", "fp16-mixed"}) {
+    const std::string training = "precision = \"" + precision + "\"\nattention = \"mem-efficient\"";
+    CHECK(text(scenario(on("gpt2", "dgx1-v100-32gb", training)), "training.attention") == "mem-efficient");
+    CHECK(text(scenario(on("bert-base", "dgx-a100-80gb", training)), "training.attention") ==
+          "mem-efficient");
+  }
+}
+
+TEST_CASE("each family has its objective and its usual shape") {
+  const Scenario llama = scenario(on("llama3-8b", "dgx-h100", ""));
+  CHECK(text(llama, "training.objective") == "causal");
+  CHECK(text(llama, "training.precision") == "bf16-mixed");
+  CHECK(llama.model.kv_heads == 8);
+  CHECK(llama.model.repeat_kv);
+  CHECK(llama.model.norm_impl == NormImpl::eager);
+  const Scenario bert = scenario(on("bert-large", "dgx1-v100-16gb", "masked_share = 0.15625"));
+  CHECK(text(bert, "training.objective") == "masked");
+  CHECK(bert.workload.sequence == 512);
+  CHECK(bert.workload.masked_share == 0.15625);
+  CHECK(scenario(on("roberta-base", "dgx1-v100-16gb", "")).workload.masked_share == 1);
+  const Scenario bart = scenario(on("bart-large", "dgx-a100-80gb", "sequence_length = 700"));
+  CHECK(text(bart, "training.objective") == "span-corruption");
+  CHECK(bart.workload.decoder_sequence == 700);
+  CHECK(scenario(on("opt-175b", "dgx-a100-80gb", "")).workload.sequence == 2048);
 }
 
 TEST_CASE("two of micro-batch, accumulation and global batch imply the third") {

@@ -20,10 +20,11 @@ class ScenarioGenerator {
     Settings s;
     s.scenario = {"random"};
     settings_ = &s;
-    const bool t5 = random_.chance(2);
-    set("model.family", t5 ? "t5" : "gpt");
+    const std::vector<std::string> families{"gpt", "t5", "llama", "bert", "bart"};
+    const std::string family = families[static_cast<std::size_t>(random_.between(0, 4))];
+    set("model.family", family);
     std::int64_t blocks = 0;  // in a row
-    if (t5) {
+    if (family == "t5" || family == "bart") {
       const std::int64_t encoder = random_.between(1, 3), decoder = random_.between(1, 3);
       blocks = std::max(encoder, decoder);
       set("model.encoder_layers", encoder);
@@ -34,8 +35,17 @@ class ScenarioGenerator {
       blocks = random_.between(1, 4);
       set("model.layers", blocks);
       set("training.sequence_length", 64 * random_.between(1, 6));
-      if (random_.chance(2)) set("model.activation", "gelu-tanh");
     }
+    const bool learned = family == "bert" || family == "bart";
+    if (learned) set("model.max_positions", std::int64_t{512});
+    if (family == "gpt" && random_.chance(2)) set("model.activation", "gelu-tanh");
+    if (family == "gpt" && random_.chance(3)) set("model.positions", "alibi");
+    if (family == "t5" && random_.chance(2)) set("model.activation", "geglu");
+    if (family == "llama" && random_.chance(2)) set("model.norm_impl", "fused");
+    if (family == "bert" && random_.chance(2)) set("model.pooler", true);
+    if (family == "bert" && random_.chance(2)) set("training.masked_share", 0.15);
+    if ((family == "gpt" || family == "llama") && random_.chance(2)) set("model.kv_heads", std::int64_t{2});
+    if (random_.chance(4)) set("training.loss_chunks", std::int64_t{4});
     set("model.hidden", 64 * random_.between(1, 16));
     set("model.heads", random_.between(1, 4) * 2);
     set("model.head_dim", std::int64_t{64});
@@ -58,7 +68,7 @@ class ScenarioGenerator {
 
     set("training.micro_batch", random_.between(1, 4));
     set("training.grad_accum", random_.between(1, 3));
-    set("training.precision", random_.chance(3) ? "fp32" : "fp16-mixed");
+    set("training.precision", random_.chance(3) ? "fp32" : random_.chance(4) ? "fp16-pure" : "fp16-mixed");
     const std::string checkpointing = pick_text({"none", "full", "selective", "selective-op", "every-k"});
     set("training.activation_checkpointing", checkpointing);
     if (checkpointing == "every-k") set("training.checkpoint_every", random_.between(1, blocks));
