@@ -30,8 +30,10 @@ Throughput throughput(const Scenario& scenario, const Program& program, const Re
 OpGraph graph_of(const Scenario& scenario) { return build(scenario.model, scenario.workload); }
 
 Program compile(const Scenario& scenario, const OpGraph& graph) {
-  const Framework framework{.collectives_record_streams = scenario.stack.collectives_record_streams,
-                            .cublas_workspace = scenario.stack.cublas_workspace};
+  const Framework framework{
+      .collectives_record_streams = scenario.stack.collectives_record_streams,
+      .cublas_workspace =
+          scenario.stack.cublas_workspace[static_cast<std::size_t>(scenario.gpu.architecture)]};
   return compile(graph, scenario.training, framework, scenario.gpus, scenario.strategy);
 }
 
@@ -44,7 +46,7 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const OpGraph graph = graph_of(scenario);
   const Program program = compile(scenario, graph);
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
-  const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers};
+  const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers, scenario.allocator};
   RunRecord record{
       .model = scenario.model.name,
       .topology = scenario.topology.name,
@@ -62,7 +64,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
       .encoder_decoder = entry(scenario.model.family).encoder_decoder,
       .values = scenario.values,
       .scenario_hash = scenario.hash,
-      .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline})};
+      .result = simulate(program, cluster,
+                         {.fold = options.fold, .timeline = options.timeline, .memory = options.memory})};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
   record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return record;
