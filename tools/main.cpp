@@ -102,6 +102,7 @@ struct Options {
   std::vector<std::string> sets;
   std::vector<std::string> short_values = std::vector<std::string>(std::size(shorthands));
   bool quiet = false, no_fold = false, fail_on_oom = false;
+  std::string memory_timeline;
   std::string kind, name, graphviz;
 };
 
@@ -149,7 +150,15 @@ int run_command(const Options& o, const Library& library) {
         fmt::format("this scenario is a sweep of {} runs, the first with {}; use `shardsim sweep "
                     "{}`, or pin every axis with --set",
                     sample.runs, sample.label, o.scenario));
-  const RunRecord record = run(resolve(sample.settings, library), {.fold = !o.no_fold});
+  const bool memory_csv = o.memory_timeline.ends_with(".csv");
+  if (!o.memory_timeline.empty() && !memory_csv && !o.memory_timeline.ends_with(".json"))
+    throw InputError({"--memory-timeline " + o.memory_timeline},
+                     "a file that ends in .csv or .json is expected");
+  MemoryTimeline memory;
+  const RunRecord record = run(resolve(sample.settings, library),
+                               {.fold = !o.no_fold, .memory = o.memory_timeline.empty() ? nullptr : &memory});
+  if (!o.memory_timeline.empty())
+    write_file(o.memory_timeline, memory_csv ? to_csv(memory) : to_json(memory, record, tool));
   const std::string format = format_of(o);
   print(format == "json"  ? to_json(record, tool)
         : format == "csv" ? to_csv(record)
@@ -257,6 +266,8 @@ int dispatch(int argc, char** argv) {
     command->add_flag("--no-fold", o.no_fold, "simulate every rank: the same result, slower");
     command->add_flag("--fail-on-oom", o.fail_on_oom, "exit with 3 when memory runs out");
   }
+  run->add_option("--memory-timeline", o.memory_timeline,
+                  "write the memory of the fullest GPU over time to a file, .csv or .json");
   add_scenario_options(*check, o);
   add_output_options(*check, o, false);
   show->add_option("kind", o.kind, "what to show")

@@ -50,8 +50,8 @@ struct Stack {
   Time launch_latency;  // from the launch on the host to the earliest start on the GPU
   Time host_wake;       // from the completion of an event to the host thread going on
   int launch_queue{};   // launches a stream holds before the host blocks
-  Time cuda_malloc, cuda_malloc_per_gib, cuda_free;  // driver calls of the caching allocator
-  Bytes cublas_workspace;                            // inside the allocator, per stream that multiplies
+  Time cuda_malloc, cuda_malloc_per_gib, cuda_free;   // driver calls of the caching allocator
+  std::array<Bytes, architectures> cublas_workspace;  // in the allocator, per handle and stream that multiply
   bool collectives_record_streams{};     // c10d marks tensors as used by the NCCL stream (PyTorch <= 2.1)
   std::vector<AttentionKind> attention;  // implementations the stack has, best first
   std::string optimizer_impl;            // the default

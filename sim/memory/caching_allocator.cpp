@@ -1,6 +1,7 @@
 #include "sim/memory/caching_allocator.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "sim/base/check.h"
 
@@ -9,22 +10,35 @@ namespace {
 
 constexpr std::int64_t min_block = 512;
 constexpr std::int64_t small_max = 1 << 20;           // requests up to here live in the small pool
-constexpr std::int64_t small_segment = 2 << 20;       // its segments
+constexpr std::int64_t small_segment = 2 << 20;       // its segments, and pages of expandable ones
 constexpr std::int64_t large_request_min = 10 << 20;  // below it a large request takes a shared segment
-constexpr std::int64_t large_segment = 20 << 20;
+constexpr std::int64_t large_segment = 20 << 20;      // that segment, and the pages of expandable ones
 constexpr std::int64_t segment_granule = 2 << 20;
 constexpr std::int32_t none = -1;
 
 std::int64_t ceil_to(std::int64_t n, std::int64_t granule) { return (n + granule - 1) / granule * granule; }
+std::int64_t page_size(bool small) { return small ? small_segment : large_segment; }
 
-bool worth_splitting(Bytes remainder, bool small) {
-  return small ? remainder.count >= min_block : remainder.count > small_max;
+// Up to the next of so many equal divisions of the range between two powers of two.
+std::int64_t next_division(std::int64_t n, std::int64_t divisions) {
+  std::int64_t floor = 1;
+  while (2 * floor <= n) floor *= 2;
+  return ceil_to(n, std::max<std::int64_t>(1, floor / divisions));
 }
+
+// PyTorch multiplies in double and truncates.
+Bytes share_of(Bytes whole, double share) {
+  return {static_cast<std::int64_t>(share * static_cast<double>(whole.count))};
+}
+
+bool power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
 
 }  // namespace
 
-Bytes CachingAllocator::round_up(Bytes request) {
-  return {std::max(min_block, ceil_to(request.count, min_block))};
+Bytes CachingAllocator::round_up(Bytes request) const {
+  const std::int64_t n = request.count, divisions = config_.roundup_power2_divisions;
+  if (divisions > 1 && n > min_block * divisions) return {next_division(n, divisions)};
+  return {std::max(min_block, ceil_to(n, min_block))};
 }
 
 Bytes CachingAllocator::segment_size(Bytes block_bytes) {
@@ -33,38 +47,95 @@ Bytes CachingAllocator::segment_size(Bytes block_bytes) {
   return {ceil_to(block_bytes.count, segment_granule)};
 }
 
-CachingAllocator::CachingAllocator(Bytes capacity, int streams)
-    : capacity_(capacity), pools_(static_cast<std::size_t>(2 * streams)) {
+CachingAllocator::CachingAllocator(Bytes capacity, int streams, const AllocatorConfig& config, Bytes outside)
+    : config_(config),
+      capacity_(capacity),
+      allowed_(config.memory_fraction ? share_of(capacity + outside, *config.memory_fraction)
+                                      : AllocatorConfig::unlimited),
+      // 1 1/8 of the device, so that pages unmapped in the middle can come back at the end
+      address_space_{ceil_to((capacity + outside).count / 8 * 9, large_segment) + large_segment},
+      collects_(config.memory_fraction && config.garbage_collection_threshold > 0),
+      pools_(static_cast<std::size_t>(2 * streams)),
+      unmapped_(static_cast<std::size_t>(2 * streams)) {
   require(streams <= 64, "more streams than bits in a mask");
+  require(config.max_split_size > AllocatorConfig::max_split_size_above, "segments of 20 MiB are split");
+  require(!config.expandable_segments || config.max_split_size == AllocatorConfig::unlimited,
+          "expandable segments are one block that is split");
+  require(config.roundup_power2_divisions == 0 || power_of_two(config.roundup_power2_divisions),
+          "divisions between powers of two are a power of two");
+}
+
+CachingAllocator::Pool::iterator CachingAllocator::lower_bound(Pool::iterator begin, Pool::iterator end,
+                                                               Bytes size, std::int64_t address) {
+  return std::lower_bound(begin, end, size, [&](const Cached& c, Bytes) {
+    return c.size < size || (c.size == size && c.address < address);
+  });
 }
 
 bool CachingAllocator::whole_segment(const Block& block) {
   return block.previous == none && block.next == none;
 }
 
-std::optional<CachingAllocator::Allocated> CachingAllocator::allocate(Bytes bytes, StreamId stream) {
+CachingAllocator::Allocation CachingAllocator::allocate(Bytes bytes, StreamId stream) {
   ++stats_.calls;
   const Bytes size = round_up(bytes);
   const bool small = size.count <= small_max;
-  Pool& cached = pool(stream, small);
-  Allocated result{};
-  const auto fit = std::lower_bound(cached.begin(), cached.end(), Cached{size, 0, BlockId{0}});
-  if (fit != cached.end()) {
-    result.block = fit->block;
-    cached.erase(fit);
-  } else {
-    const Bytes segment = segment_size(size);
-    if (stats_.reserved + segment > capacity_) return std::nullopt;
-    result = {make_block({next_address_, segment, stream, none, none, State::cached, small, 0}), segment};
-    next_address_ += segment.count;
-    ++stats_.mallocs;
-    stats_.reserved += segment;
-    stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
+  if (!small) ++large_searches_;
+  Pool& cached = pools_[pool_index(stream, small)];
+  if (const auto fit = best_fit(cached, size); fit != cached.end()) return hand_out(take(cached, fit, size));
+  if (collects_) collect_garbage();
+  std::optional<BlockId> block = obtain(size, stream, small);
+  if (!block && release_available(cached, size)) block = obtain(size, stream, small);
+  return hand_out(block);
+}
+
+CachingAllocator::Allocation CachingAllocator::allocate_after_release(Bytes bytes, StreamId stream) {
+  const Bytes size = round_up(bytes);
+  release_all();
+  return hand_out(obtain(size, stream, size.count <= small_max));
+}
+
+// Of an expandable segment, the block before its unmapped end counts with all it can grow to.
+CachingAllocator::Pool::iterator CachingAllocator::best_fit(Pool& cached, Bytes size) {
+  auto fit = lower_bound(cached.begin(), cached.end(), size, 0);
+  if (fit == cached.end()) return fit;
+  if (config_.expandable_segments) {
+    const auto expandable_size = [&](const Cached& c) {
+      const std::int32_t next = blocks_[c.block].next;
+      const bool grows = next != none && blocks_[BlockId{next}].state == State::unmapped;
+      return grows ? c.size + blocks_[BlockId{next}].size : c.size;
+    };
+    while (fit + 1 != cached.end() && expandable_size(fit[1]) < expandable_size(*fit)) ++fit;
   }
-  if (worth_splitting(blocks_[result.block].size - size, small)) split(result.block, size);
-  blocks_[result.block].state = State::live;
-  stats_.allocated += blocks_[result.block].size;
-  stats_.active += blocks_[result.block].size;
+  const Bytes oversize = config_.max_split_size;
+  if (size < oversize && fit->size >= oversize) return cached.end();
+  if (size >= oversize && fit->size >= size + Bytes{large_segment}) return cached.end();
+  return fit;
+}
+
+// Takes a block of `size` out of the pool, whole or split off.
+BlockId CachingAllocator::take(Pool& cached, Pool::iterator fit, Bytes size) {
+  const BlockId id = fit->block;
+  if (worth_splitting(blocks_[id], size))
+    replace(cached, fit, split(id, size));
+  else
+    cached.erase(fit);
+  return id;
+}
+
+bool CachingAllocator::worth_splitting(const Block& block, Bytes size) const {
+  const Bytes rest = block.size - size;
+  if (block.small || config_.expandable_segments) return rest.count >= min_block;
+  return size < config_.max_split_size && rest.count > small_max;
+}
+
+CachingAllocator::Allocation CachingAllocator::hand_out(std::optional<BlockId> id) {
+  Allocation result{.block = id, .calls = std::exchange(calls_, {}), .refused = id ? Bytes{} : refused_};
+  if (!id) return result;
+  Block& block = blocks_[*id];
+  block.state = State::live;
+  stats_.allocated += block.size;
+  stats_.active += block.size;
   stats_.peak_allocated = std::max(stats_.peak_allocated, stats_.allocated);
   stats_.peak_active = std::max(stats_.peak_active, stats_.active);
   return result;
@@ -95,19 +166,239 @@ void CachingAllocator::retire(BlockId id) {
   make_cached(id);
 }
 
-void CachingAllocator::make_cached(BlockId id) {
-  stats_.active -= blocks_[id].size;
+DriverCalls CachingAllocator::release_cached() {
+  release_all();
+  return std::exchange(calls_, {});
+}
+
+Bytes CachingAllocator::fragmented() const {
+  Bytes total;
+  for (const Pool& p : pools_)
+    for (const Cached& c : p) {
+      const Block& block = blocks_[c.block];
+      if (whole_segment(block)) continue;
+      total += c.size;
+      if (!config_.expandable_segments) continue;
+      const std::int64_t page = page_size(block.small);
+      const std::int64_t begin = ceil_to(c.address, page), end = (c.address + c.size.count) / page * page;
+      total -= Bytes{std::max<std::int64_t>(0, end - begin)};
+    }
+  return total;
+}
+
+std::uint64_t CachingAllocator::fingerprint() const {
+  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over 64-bit words
+  const auto mix = [&](std::int64_t word) {
+    hash = (hash ^ static_cast<std::uint64_t>(word)) * 0x100000001b3u;
+  };
+  for (const Bytes b : {stats_.allocated, stats_.active, stats_.reserved}) mix(b.count);
+  for (std::size_t p = 0; p < pools_.size(); ++p) {
+    mix(-1);
+    for (const Cached& c : pools_[p]) mix(2 * c.size.count + (whole_segment(blocks_[c.block]) ? 1 : 0));
+    for (const BlockId gap : unmapped_[p]) mix(-2 - blocks_[gap].size.count);
+  }
+  return hash;
+}
+
+// --- from and to CUDA -------------------------------------------------------------------------------------
+
+std::optional<BlockId> CachingAllocator::obtain(Bytes size, StreamId stream, bool small) {
+  const Bytes segment = segment_size(size);
+  refused_ = segment;
+  if (segment > allowed_ - stats_.reserved) return std::nullopt;
+  if (config_.expandable_segments) return expand(size, stream, small);
+  if (segment > capacity_ - stats_.reserved) return std::nullopt;
+  const BlockId block = make_block({next_address_, segment, stream, none, none, State::cached, small});
+  next_address_ += segment.count;
+  reserve(segment);
+  if (worth_splitting(blocks_[block], size)) insert(split(block, size));
+  return block;
+}
+
+// Maps what is missing of a run of free and unmapped blocks. What was mapped before CUDA ran out stays.
+std::optional<BlockId> CachingAllocator::expand(Bytes size, StreamId stream, bool small) {
+  BlockId block = expandable_block(size, stream, small);
+  if (blocks_[block].state == State::unmapped && !map(block, std::min(blocks_[block].size, size)))
+    return std::nullopt;
+  while (blocks_[block].size < size) {
+    const BlockId gap{blocks_[block].next};
+    if (!map(gap, std::min(blocks_[gap].size, size - blocks_[block].size))) return std::nullopt;
+    block = gap;
+  }
+  Pool& cached = pools_[pool_index(stream, small)];
+  return take(cached, entry_of(block), size);
+}
+
+// At the lowest address where free and unmapped blocks make room; a new segment if there is none.
+BlockId CachingAllocator::expandable_block(Bytes size, StreamId stream, bool small) {
+  for (const BlockId gap : unmapped_[pool_index(stream, small)]) {
+    const std::int32_t before = blocks_[gap].previous;
+    const bool joins = before != none && blocks_[BlockId{before}].state == State::cached;
+    const std::int32_t first = joins ? before : gap.index;
+    if (has_room(first, size)) return {first};
+  }
+  next_address_ = ceil_to(next_address_, large_segment);  // pages are found by address alone
+  const BlockId whole =
+      make_block({next_address_, address_space_, stream, none, none, State::unmapped, small});
+  next_address_ += address_space_.count;
+  insert(whole);
+  return whole;
+}
+
+bool CachingAllocator::has_room(std::int32_t block, Bytes size) const {
+  while (size.count > 0 && block != none) {
+    const Block& b = blocks_[BlockId{block}];
+    if (b.state != State::cached && b.state != State::unmapped) return false;
+    size -= b.size;
+    block = b.next;
+  }
+  return size.count <= 0;
+}
+
+// Backs the first `bytes` of an unmapped block, rounded up to pages, and joins them with free neighbours.
+bool CachingAllocator::map(BlockId id, Bytes bytes) {
+  const Bytes pages{ceil_to(bytes.count, page_size(blocks_[id].small))};
+  refused_ = pages;
+  if (pages > capacity_ - stats_.reserved) return false;
+  remove(id);
+  if (pages < blocks_[id].size) insert(split(id, pages));
   blocks_[id].state = State::cached;
+  reserve(pages);
   absorb(id, blocks_[id].previous);
   absorb(id, blocks_[id].next);
   insert(id);
+  return true;
 }
 
-// Merges a cached neighbour into the block, which is not in its pool yet.
+// Returns the pages that lie wholly in a free block.
+void CachingAllocator::unmap(BlockId id) {
+  const Block free = blocks_[id];
+  const std::int64_t page = page_size(free.small), end = free.address + free.size.count;
+  const std::int64_t first = ceil_to(free.address, page), last = end / page * page;
+  if (first >= last) return;
+  remove(id);
+  BlockId gap = id;
+  if (first > free.address) {
+    gap = split(id, Bytes{first - free.address});
+    insert(id);
+  }
+  if (last < end) insert(split(gap, Bytes{last - first}));
+  blocks_[gap].state = State::unmapped;
+  release(Bytes{last - first});
+  absorb(gap, blocks_[gap].previous);
+  absorb(gap, blocks_[gap].next);
+  if (whole_segment(blocks_[gap]))
+    unused_.push_back(gap);  // its addresses go, too
+  else
+    insert(gap);
+}
+
+void CachingAllocator::reserve(Bytes bytes) {
+  ++stats_.mallocs;
+  ++calls_.mallocs;
+  calls_.reserved += bytes;
+  stats_.reserved += bytes;
+  stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
+}
+
+void CachingAllocator::release(Bytes bytes) {
+  ++stats_.releases;
+  ++calls_.frees;
+  calls_.released += bytes;
+  stats_.reserved -= bytes;
+}
+
+// Of a block that is a whole segment and has left its pool.
+void CachingAllocator::release_segment(BlockId id) {
+  require(whole_segment(blocks_[id]), "only whole segments are returned");
+  release(blocks_[id].size);
+  unused_.push_back(id);
+}
+
+// Above the threshold, frees whole large segments whose age, in searches since they were last used, is at
+// least the average, until the excess is gone.
+void CachingAllocator::collect_garbage() {
+  const Bytes threshold = share_of(allowed_, config_.garbage_collection_threshold);
+  if (stats_.reserved <= threshold) return;
+  const Bytes excess = stats_.reserved - threshold, reserved = stats_.reserved;
+  const auto age = [&](const Cached& c) { return large_searches_ - blocks_[c.block].cached_at; };
+  std::int64_t total_age = 0, freeable = 0;
+  for (std::size_t p = 1; p < pools_.size(); p += 2)  // the large pools
+    for (const Cached& c : pools_[p])
+      if (whole_segment(blocks_[c.block])) total_age += age(c), ++freeable;
+  for (bool freed = true; freed && freeable > 0 && reserved - stats_.reserved < excess;) {
+    const double average = static_cast<double>(total_age) / static_cast<double>(freeable);
+    freed = false;
+    for (std::size_t p = 1; p < pools_.size(); p += 2)
+      std::erase_if(pools_[p], [&](const Cached& c) {
+        if (!whole_segment(blocks_[c.block]) || static_cast<double>(age(c)) < average) return false;
+        freed = true;
+        total_age -= age(c);
+        --freeable;
+        release_segment(c.block);
+        return true;
+      });
+  }
+}
+
+// With a finite max_split_size: frees one cached block that is larger than the request, or as many of the
+// largest oversize ones as make up for it.
+bool CachingAllocator::release_available(Pool& cached, Bytes size) {
+  const Bytes oversize = config_.max_split_size, wanted = std::max(size, oversize);
+  if (oversize == AllocatorConfig::unlimited) return false;
+  const auto larger = lower_bound(cached.begin(), cached.end(), wanted, 0);
+  if (larger != cached.end()) {
+    release_segment(larger->block);
+    cached.erase(larger);
+    return true;
+  }
+  Bytes released;
+  while (!cached.empty() && released < wanted && cached.back().size >= oversize) {
+    released += cached.back().size;
+    release_segment(cached.back().block);
+    cached.pop_back();
+  }
+  return released >= wanted;
+}
+
+void CachingAllocator::release_all() {
+  std::vector<BlockId> expandable;
+  for (Pool& p : pools_)
+    std::erase_if(p, [&](const Cached& c) {
+      if (config_.expandable_segments) expandable.push_back(c.block);
+      if (!whole_segment(blocks_[c.block])) return false;
+      release_segment(c.block);
+      return true;
+    });
+  for (const BlockId block : expandable) unmap(block);
+}
+
+// --- blocks -----------------------------------------------------------------------------------------------
+
+void CachingAllocator::make_cached(BlockId id) {
+  stats_.active -= blocks_[id].size;
+  blocks_[id].state = State::cached;
+  const std::int32_t previous = blocks_[id].previous, next = blocks_[id].next;
+  const auto free = [&](std::int32_t b) { return b != none && blocks_[BlockId{b}].state == State::cached; };
+  if (free(next) && free(previous)) absorb(id, next);
+  const std::int32_t neighbour = free(previous) ? previous : next;
+  if (!free(neighbour)) {
+    insert(id);
+    return;
+  }
+  const auto entry = entry_of(BlockId{neighbour});
+  join(id, BlockId{neighbour});
+  replace(pool(blocks_[id]), entry, id);
+}
+
+// Merges a neighbour that is cached, or unmapped, like the block; the block is not in its pool yet.
 void CachingAllocator::absorb(BlockId into, std::int32_t neighbour) {
-  if (neighbour == none || blocks_[BlockId{neighbour}].state != State::cached) return;
-  const BlockId gone{neighbour};
-  remove(gone);
+  if (neighbour == none || blocks_[BlockId{neighbour}].state != blocks_[into].state) return;
+  remove(BlockId{neighbour});
+  join(into, BlockId{neighbour});
+}
+
+void CachingAllocator::join(BlockId into, BlockId gone) {
   Block& block = blocks_[into];
   const Block& other = blocks_[gone];
   block.size += other.size;
@@ -122,15 +413,15 @@ void CachingAllocator::absorb(BlockId into, std::int32_t neighbour) {
   unused_.push_back(gone);
 }
 
-// Leaves `size` bytes in the block and returns the rest to the pool.
-void CachingAllocator::split(BlockId id, Bytes size) {
+// Leaves `size` bytes in the block and gives the rest, in the same state and not in a pool yet.
+BlockId CachingAllocator::split(BlockId id, Bytes size) {
   const Block head = blocks_[id];
   const BlockId rest = make_block({head.address + size.count, head.size - size, head.stream, id.index,
-                                   head.next, State::cached, head.small, 0});
+                                   head.next, head.state, head.small});
   if (head.next != none) blocks_[BlockId{head.next}].previous = rest.index;
   blocks_[id].next = rest.index;
   blocks_[id].size = size;
-  insert(rest);
+  return rest;
 }
 
 BlockId CachingAllocator::make_block(const Block& block) {
@@ -142,53 +433,47 @@ BlockId CachingAllocator::make_block(const Block& block) {
 }
 
 void CachingAllocator::insert(BlockId id) {
+  Block& block = blocks_[id];
+  if (block.state == State::unmapped) {
+    std::vector<BlockId>& gaps = unmapped_[pool_index(block.stream, block.small)];
+    const auto after = [&](BlockId gap) { return blocks_[gap].address > block.address; };
+    gaps.insert(std::find_if(gaps.begin(), gaps.end(), after), id);
+    return;
+  }
+  block.cached_at = large_searches_;
+  Pool& p = pool(block);
+  p.insert(lower_bound(p.begin(), p.end(), block.size, block.address), {block.size, block.address, id});
+}
+
+// Instead of removing one block and inserting another: only the entries between the two move.
+void CachingAllocator::replace(Pool& cached, Pool::iterator entry, BlockId by) {
+  Block& block = blocks_[by];
+  block.cached_at = large_searches_;
+  if (block.size < entry->size || (block.size == entry->size && block.address < entry->address)) {
+    const auto to = lower_bound(cached.begin(), entry, block.size, block.address);
+    std::move_backward(to, entry, entry + 1);
+    entry = to;
+  } else {
+    const auto to = lower_bound(entry + 1, cached.end(), block.size, block.address);
+    entry = std::move(entry + 1, to, entry);
+  }
+  *entry = {block.size, block.address, by};
+}
+
+CachingAllocator::Pool::iterator CachingAllocator::entry_of(BlockId id) {
   const Block& block = blocks_[id];
-  Pool& p = pool(block.stream, block.small);
-  const Cached entry{block.size, block.address, id};
-  p.insert(std::lower_bound(p.begin(), p.end(), entry), entry);
+  Pool& p = pool(block);
+  return lower_bound(p.begin(), p.end(), block.size, block.address);
 }
 
 void CachingAllocator::remove(BlockId id) {
   const Block& block = blocks_[id];
-  Pool& p = pool(block.stream, block.small);
-  p.erase(std::lower_bound(p.begin(), p.end(), Cached{block.size, block.address, id}));
-}
-
-CachingAllocator::Released CachingAllocator::release_cached() {
-  Released released;
-  for (Pool& p : pools_)
-    std::erase_if(p, [&](const Cached& c) {
-      const Block& block = blocks_[c.block];
-      if (!whole_segment(block)) return false;
-      ++released.segments;
-      released.bytes += block.size;
-      unused_.push_back(c.block);
-      return true;
-    });
-  stats_.reserved -= released.bytes;
-  stats_.releases += released.segments;
-  return released;
-}
-
-Bytes CachingAllocator::cached_in_split_segments() const {
-  Bytes total;
-  for (const Pool& p : pools_)
-    for (const Cached& c : p)
-      if (!whole_segment(blocks_[c.block])) total += c.size;
-  return total;
-}
-
-std::uint64_t CachingAllocator::fingerprint() const {
-  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over 64-bit words
-  const auto mix = [&](std::int64_t word) {
-    hash = (hash ^ static_cast<std::uint64_t>(word)) * 0x100000001b3u;
-  };
-  for (const Bytes b : {stats_.allocated, stats_.active, stats_.reserved}) mix(b.count);
-  for (const Pool& p : pools_) {
-    mix(-1);
-    for (const Cached& c : p) mix(2 * c.size.count + (whole_segment(blocks_[c.block]) ? 1 : 0));
+  if (block.state == State::unmapped) {
+    std::vector<BlockId>& gaps = unmapped_[pool_index(block.stream, block.small)];
+    gaps.erase(std::find(gaps.begin(), gaps.end(), id));
+    return;
   }
-  return hash;
+  pool(block).erase(entry_of(id));
 }
 
 }  // namespace shardsim

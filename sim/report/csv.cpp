@@ -1,6 +1,7 @@
 #include "sim/report/csv.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 #include <fmt/format.h>
@@ -84,6 +85,19 @@ std::string to_csv(const SweepResult& sweep) {
     rows.push_back(std::move(failed));
   }
   return write(rows);
+}
+
+std::string to_csv(const MemoryTimeline& memory) {
+  std::string out = "step,time_ps,allocated_bytes,active_bytes,reserved_bytes";
+  for (int c = 0; c < categories; ++c) out += fmt::format(",{}_bytes", name(static_cast<Category>(c)));
+  out += "\n";
+  for (const MemoryRow& row : memory.rows) {
+    fmt::format_to(std::back_inserter(out), "{},{},{},{},{}", row.step, row.at.count, row.allocated.count,
+                   row.active.count, row.reserved.count);
+    for (const Bytes b : row.live) fmt::format_to(std::back_inserter(out), ",{}", b.count);
+    out += "\n";
+  }
+  return out;
 }
 
 }  // namespace shardsim

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
 #include "sim/study/sweep.h"
 
@@ -10,5 +11,8 @@ namespace shardsim {
 
 std::string to_csv(const RunRecord& run);
 std::string to_csv(const SweepResult& sweep);
+
+// Of `run --memory-timeline`: a row per change, in picoseconds and bytes.
+std::string to_csv(const MemoryTimeline& memory);
 
 }  // namespace shardsim

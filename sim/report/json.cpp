@@ -1,5 +1,7 @@
 #include "sim/report/json.h"
 
+#include <utility>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -61,6 +63,9 @@ Json out_of_memory(const OutOfMemory& oom) {
           {"requested_bytes", oom.requested.count},
           {"segment_bytes", oom.segment.count},
           {"free_bytes", oom.free.count},
+          {"limit_bytes", oom.limit.count},
+          {"allocated_bytes", oom.allocated.count},
+          {"reserved_bytes", oom.reserved.count},
           {"fragmented_bytes", oom.fragmented.count},
           {"live_bytes", by_category(oom.live)},
           {"largest_live", std::move(largest)}};
@@ -157,6 +162,32 @@ std::string to_json(const SweepResult& sweep, const Tool& tool) {
                          {"run", row.run ? run_object(*row.run, tool) : Json(nullptr)},
                          {"error", row.run ? Json(nullptr) : Json(row.error)}});
   return j.dump(2) + "\n";
+}
+
+std::string to_json(const MemoryTimeline& memory, const RunRecord& run, const Tool& tool) {
+  const auto column = [&](const auto& value) {
+    Json deltas = Json::array();
+    std::int64_t last = 0;
+    for (const MemoryRow& row : memory.rows) deltas.push_back(value(row) - std::exchange(last, value(row)));
+    return deltas;
+  };
+  Json live = Json::object();
+  for (int c = 0; c < categories; ++c)
+    live[std::string(name(static_cast<Category>(c)))] =
+        column([&](const MemoryRow& row) { return row.live[static_cast<std::size_t>(c)].count; });
+  Json j = header("shardsim.memory-timeline/1", tool);
+  j["scenario_hash"] = fmt::format("{:016x}", run.scenario_hash);
+  j["title"] = title(run);
+  j["rank"] = memory.rank.index;
+  j["encoding"] = "delta";
+  j["rows"] = memory.rows.size();
+  j["columns"] = {{"step", column([](const MemoryRow& r) { return std::int64_t{r.step}; })},
+                  {"time_ps", column([](const MemoryRow& r) { return r.at.count; })},
+                  {"allocated_bytes", column([](const MemoryRow& r) { return r.allocated.count; })},
+                  {"active_bytes", column([](const MemoryRow& r) { return r.active.count; })},
+                  {"reserved_bytes", column([](const MemoryRow& r) { return r.reserved.count; })},
+                  {"live_bytes", std::move(live)}};
+  return j.dump() + "\n";
 }
 
 std::string to_json(const std::vector<RecordedValue>& all, const Tool& tool) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
 #include "sim/study/sweep.h"
 
@@ -17,6 +18,9 @@ struct Tool {
 std::string to_json(const RunRecord& run, const Tool& tool);
 std::string to_json(const SweepResult& sweep, const Tool& tool);
 std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
+
+// Of `run --memory-timeline`: columns of differences, so that a long run stays small.
+std::string to_json(const MemoryTimeline& memory, const RunRecord& run, const Tool& tool);
 
 // The JSON Schema of a command's output; "" for a command without one.
 std::string schema(std::string_view command);

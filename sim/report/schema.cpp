@@ -57,24 +57,29 @@ Json run_schema() {
                 {"busy_s", type("number", "from the arrival of the last rank to the end")},
                 {"exposed_s", type("number", "of that, what the default stream waited for")},
                 {"busbw_gb_per_s", nullable("number", "10^9 bytes per second while busy")}});
-  Json oom =
-      object({{"step", type("integer", "0 = set-up, 1 = first step")},
-              {"phase", type("string", "marks of the host thread")},
-              {"rank", type("integer", "")},
-              {"at_s", type("number", "host clock since the start of the job")},
-              {"tensor", type("string", "that did not fit")},
-              {"category", type("string", "")},
-              {"on_host", type("boolean", "the node's memory ran out; the bytes are a GPU's share")},
-              {"requested_bytes", type("integer", "by the tensor")},
-              {"segment_bytes", type("integer", "by cudaMalloc")},
-              {"free_bytes", type("integer", "left on the device")},
-              {"fragmented_bytes", type("integer", "cached in segments that cannot be returned")},
-              {"live_bytes", named_numbers<Category>(categories, "integer", "allocated at that moment")},
-              {"largest_live",
-               {{"type", "array"},
-                {"items", object({{"tensor", type("string", "")},
-                                  {"category", type("string", "")},
-                                  {"bytes", type("integer", "")}})}}}});
+  Json oom = object(
+      {{"step", type("integer", "0 = set-up, 1 = first step")},
+       {"phase", type("string", "marks of the host thread")},
+       {"rank", type("integer", "")},
+       {"at_s", type("number", "host clock since the start of the job")},
+       {"tensor", type("string", "that did not fit")},
+       {"category", type("string", "")},
+       {"on_host", type("boolean", "the node's memory ran out; the bytes are a GPU's share")},
+        {"requested_bytes", type("integer", "by the tensor")},
+       {"segment_bytes", type("integer", "from CUDA: a segment, or pages to map")},
+       {"free_bytes", type("integer", "left on the device")},
+       {"limit_bytes", type("integer",
+                            "of what can be reserved: capacity less what is outside, or "
+                            "allocator.memory_fraction")},
+       {"allocated_bytes", type("integer", "sums live_bytes")},
+       {"reserved_bytes", type("integer", "after everything that could be returned was")},
+       {"fragmented_bytes", type("integer", "of that, cached in segments or pages that cannot be returned")},
+       {"live_bytes", named_numbers<Category>(categories, "integer", "allocated at that moment")},
+       {"largest_live",
+        {{"type", "array"},
+         {"items", object({{"tensor", type("string", "")},
+                           {"category", type("string", "")},
+                           {"bytes", type("integer", "")}})}}}});
   return object(
       {{"schema", {{"const", "shardsim.run/1"}}},
        {"tool_version", type("string", "")},
@@ -154,11 +159,42 @@ Json check_schema() {
                 "A resolved scenario.");
 }
 
+Json memory_timeline_schema() {
+  const auto column = [](const char* description) {
+    return Json{{"type", "array"}, {"items", {{"type", "integer"}}}, {"description", description}};
+  };
+  Json live = Json::object();
+  for (int c = 0; c < categories; ++c)
+    live[std::string(name(static_cast<Category>(c)))] = column("allocated to the category");
+  return object(
+      {{"schema", {{"const", "shardsim.memory-timeline/1"}}},
+       {"tool_version", type("string", "")},
+       {"git", type("string", "")},
+       {"scenario_hash", type("string", "as in the run")},
+       {"title", type("string", "one line for people")},
+       {"rank", type("integer", "with the highest reserved peak; the memory is its own")},
+       {"encoding",
+        {{"const", "delta"},
+         {"description", "a column is its first value, then differences to the row before"}}},
+       {"rows", type("integer", "length of every column")},
+       {"columns",
+        object({{"step", column("0 = set-up, 1 = first step")},
+                {"time_ps", column("host clock since the start of the job, when the change was issued")},
+                {"allocated_bytes", column("owned by live tensors")},
+                {"active_bytes", column("and freed, but in use by a stream")},
+                {"reserved_bytes", column("obtained from CUDA")},
+                {"live_bytes", object(std::move(live), "sum to allocated_bytes in every row")}})}},
+      "Memory of one GPU from the set-up to the end of the simulation, a row after each change.");
+}
+
 struct Entry {
   std::string_view command;
   Json (*make)();
 };
-constexpr Entry table[] = {{"check", check_schema}, {"run", run_schema}, {"sweep", sweep_schema}};
+constexpr Entry table[] = {{"check", check_schema},
+                           {"memory-timeline", memory_timeline_schema},
+                           {"run", run_schema},
+                           {"sweep", sweep_schema}};
 
 }  // namespace
 

@@ -144,6 +144,8 @@ void out_of_memory(std::string& out, const RunRecord& run) {
     out += fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB from CUDA, {} GiB free\n",
                        oom.tensor, with_spaces(name(oom.category)), gib_text(oom.requested),
                        gib_text(oom.segment), gib_text(oom.free));
+    out += fmt::format("  reserved         {} GiB of at most {} GiB, {} GiB allocated\n",
+                       gib_text(oom.reserved), gib_text(oom.limit), gib_text(oom.allocated));
     out += fmt::format("  fragmented       {} GiB cached in segments that cannot be returned\n",
                        gib_text(oom.fragmented));
   }

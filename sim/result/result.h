@@ -71,9 +71,12 @@ struct OutOfMemory {
   Category category{};
   bool on_host = false;  // not the GPU's memory ran out but the node's; the bytes are a GPU's share
   Bytes requested;       // by the tensor
-  Bytes segment;         // by cudaMalloc
+  Bytes segment;         // from CUDA, in the last attempt: a segment, or pages to map
   Bytes free;            // left on the device
-  Bytes fragmented;      // cached in segments that cannot be returned
+  Bytes limit;  // of what can be reserved: the capacity without what is outside, or memory_fraction
+  Bytes allocated;       // sums `live`
+  Bytes reserved;        // after everything that could be returned was
+  Bytes fragmented;      // of that, cached in segments or pages that cannot be returned
   ByCategory live{};
   struct Live {
     std::string tensor;

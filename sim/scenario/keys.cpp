@@ -153,9 +153,12 @@ constexpr KeySpec table[] = {
     num_key("strategy.deepspeed.max_reuse_distance", 0, any, "!elements"),
     num_key("strategy.deepspeed.sub_group_size", 1, any, "!elements"),
 
-    flag_key("allocator.expandable_segments", "PYTORCH_CUDA_ALLOC_CONF", "false"),
-    {"allocator.max_split_size_mb", integer, {}, 0, 0, "PYTORCH_CUDA_ALLOC_CONF; 0 = unlimited"},
-    {"allocator.garbage_collection_threshold", number, {}, 0, 0, "PYTORCH_CUDA_ALLOC_CONF; 0 = off"},
+    flag_key("allocator.expandable_segments", "PYTORCH_CUDA_ALLOC_CONF"),
+    int_key("allocator.max_split_size_mb", 0, 1e9, "PYTORCH_CUDA_ALLOC_CONF, MiB; 0 = unlimited"),
+    num_key("allocator.garbage_collection_threshold", 0, 1,
+            "PYTORCH_CUDA_ALLOC_CONF, of the limit by memory_fraction; 0 = off"),
+    num_key("allocator.memory_fraction", 0, 1, "torch.cuda.set_per_process_memory_fraction"),
+    int_key("allocator.roundup_power2_divisions", 0, 64, "PYTORCH_CUDA_ALLOC_CONF; 0 = off"),
     choice_key("network.detail", "fluid|!chunk", "how transfers are simulated"),
 
     int_key("straggler[].gpu", 0, 4194303, "rank of a slow GPU"),

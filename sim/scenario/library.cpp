@@ -261,7 +261,10 @@ Stack read_stack(const std::string& path) {
   stack.cuda_malloc = us(allocator, "cuda_malloc_us");
   stack.cuda_malloc_per_gib = us(allocator, "cuda_malloc_per_gib_us");
   stack.cuda_free = us(allocator, "cuda_free_us");
-  stack.cublas_workspace = allocator.bytes("cublas_workspace");
+  TableReader workspace = allocator.table("cublas_workspace");
+  for (const Architecture a : all_architectures)
+    stack.cublas_workspace[static_cast<std::size_t>(a)] = workspace.bytes(name(a));
+  workspace.finish();
   allocator.finish();
 
   TableReader framework = table.table("framework");

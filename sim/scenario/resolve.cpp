@@ -14,6 +14,7 @@ Scenario Resolver::run() {
   read_attention();
   read_training();
   read_strategy();
+  read_allocator();
   read_what_ifs();
   check_sizes();
   collect_values();

@@ -105,6 +105,9 @@ class Resolver {
   std::int64_t reshard_ranks(std::int64_t factor);
   std::int64_t sharding_factor();
 
+  // --- resolve_allocator.cpp ---
+  void read_allocator();
+
   Settings settings_;  // grows by what files and defaults add
   const Library& library_;
   Scenario s_{};

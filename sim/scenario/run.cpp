@@ -52,8 +52,10 @@ std::vector<Comparison> comparisons(const Scenario& scenario, const Result& r) {
 OpGraph graph_of(const Scenario& scenario) { return build(scenario.model, scenario.workload); }
 
 Program compile(const Scenario& scenario, const OpGraph& graph) {
-  const Framework framework{.collectives_record_streams = scenario.stack.collectives_record_streams,
-                            .cublas_workspace = scenario.stack.cublas_workspace};
+  const Framework framework{
+      .collectives_record_streams = scenario.stack.collectives_record_streams,
+      .cublas_workspace =
+          scenario.stack.cublas_workspace[static_cast<std::size_t>(scenario.gpu.architecture)]};
   return compile(graph, scenario.training, framework, scenario.gpus, scenario.strategy);
 }
 
@@ -66,25 +68,27 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const OpGraph graph = graph_of(scenario);
   const Program program = compile(scenario, graph);
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
-  const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers};
-  RunRecord record{.model = scenario.model.name,
-                   .topology = scenario.topology.name,
-                   .gpu = scenario.gpu.name,
-                   .stack = scenario.stack.name,
-                   .stack_versions = scenario.stack.versions,
-                   .strategy = scenario.strategy_name,
-                   .precision = scenario.precision,
-                   .parameters = parameter_count(graph),
-                   .gpus = scenario.gpus,
-                   .micro_batch = scenario.workload.micro_batch,
-                   .grad_accum = scenario.training.micro_batches,
-                   .global_batch = scenario.global_batch,
-                   .global_batch_tokens = scenario.global_batch_tokens,
-                   .encoder_decoder = entry(scenario.model.family).encoder_decoder,
-                   .values = scenario.values,
-                   .scenario_hash = scenario.hash,
-                   .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline}),
-                   .comparisons = {}};
+  const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers, scenario.allocator};
+  RunRecord record{
+      .model = scenario.model.name,
+      .topology = scenario.topology.name,
+      .gpu = scenario.gpu.name,
+      .stack = scenario.stack.name,
+      .stack_versions = scenario.stack.versions,
+      .strategy = scenario.strategy_name,
+      .precision = scenario.precision,
+      .parameters = parameter_count(graph),
+      .gpus = scenario.gpus,
+      .micro_batch = scenario.workload.micro_batch,
+      .grad_accum = scenario.training.micro_batches,
+      .global_batch = scenario.global_batch,
+      .global_batch_tokens = scenario.global_batch_tokens,
+      .encoder_decoder = entry(scenario.model.family).encoder_decoder,
+      .values = scenario.values,
+      .scenario_hash = scenario.hash,
+      .result = simulate(program, cluster,
+                         {.fold = options.fold, .timeline = options.timeline, .memory = options.memory}),
+      .comparisons = {}};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
   record.comparisons = comparisons(scenario, record.result);
   record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -8,8 +8,10 @@
 
 #include "sim/hardware/gpu.h"
 #include "sim/hardware/stack.h"
+#include "sim/memory/caching_allocator.h"
 #include "sim/model/spec.h"
 #include "sim/model/workload.h"
+#include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
 #include "sim/scenario/library.h"
 #include "sim/scenario/settings.h"
@@ -31,6 +33,7 @@ struct Scenario {
   std::string strategy_name;  // "ddp", "fsdp F=8"
   std::string precision;      // as in the scenario
   std::vector<Straggler> stragglers;
+  AllocatorConfig allocator;
   std::int64_t global_batch = 0;         // sequences
   std::int64_t global_batch_tokens = 0;  // encoder + decoder
   std::vector<RecordedValue> values;     // in the order of the key table
@@ -43,6 +46,7 @@ Scenario resolve(const Settings& settings, const Library& library);
 struct RunOptions {
   bool fold = true;
   std::vector<Span>* timeline = nullptr;
+  MemoryTimeline* memory = nullptr;
 };
 
 // The whole chain: op graph, program, simulation, and the throughput that follows.

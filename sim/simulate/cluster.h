@@ -1,4 +1,4 @@
-// The hardware a program runs on.
+// What a program runs on: the hardware, and how its software is set up.
 #pragma once
 
 #include <vector>
@@ -6,6 +6,7 @@
 #include "sim/base/id.h"
 #include "sim/hardware/gpu.h"
 #include "sim/hardware/stack.h"
+#include "sim/memory/caching_allocator.h"
 #include "sim/topology/topology.h"
 
 namespace shardsim {
@@ -21,6 +22,7 @@ struct Cluster {
   const Gpu& gpu;
   const Stack& stack;
   std::vector<Straggler> stragglers;
+  AllocatorConfig allocator{};
 };
 
 }  // namespace shardsim

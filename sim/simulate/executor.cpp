@@ -30,11 +30,12 @@ Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass&
 }  // namespace
 
 Executor::Executor(const Program& program, const Cluster& cluster, const Job& job,
-                   std::vector<Span>* timeline)
+                   std::vector<Span>* timeline, std::optional<RankClassId> recorded)
     : program_(program),
       cluster_(cluster),
       job_(job),
       timeline_(timeline),
+      recorded_(recorded),
       clock_(program.kernels, cluster.gpu),
       model_{cluster.stack.nccl, cluster.gpu.architecture, cluster.topology.spec().node.transport,
              cluster.topology.spec().node.network_overhead},
@@ -44,10 +45,11 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
                static_cast<int>(job.communicators.size() + job.ranks.size() * program.streams.size())),
       copies_(job.ranks.size() * program.streams.size()) {
   for (const RankClass& rank : job.ranks) {
+    const Bytes outside = outside_allocator(cluster, job, rank);
     ranks_.push_back(RankState{
         .streams = std::vector<StreamState>(program.streams.size()),
         .events = std::vector<EventState>(at(program.events)),
-        .allocator = CachingAllocator(cluster.gpu.memory - outside_allocator(cluster, job, rank), streams()),
+        .allocator = CachingAllocator(cluster.gpu.memory - outside, streams(), cluster.allocator, outside),
         .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live),
         .on_host = IdVector<TensorId, char>(program.tensors.size(), 0)});
   }
@@ -432,7 +434,7 @@ void Executor::run_host(RankClassId r) {
   HostState& host = rank.host;
   if (host.state != HostState::State::due) return;
   host.clock = std::max(host.clock, now_);
-  if (host.retry_began) retry(r);
+  if (host.retry_began) poll(r);  // everything has completed
   while (host.state == HostState::State::due) {
     const auto& section = program_[host.section];
     if (host.repeat == section.size()) {
@@ -582,7 +584,7 @@ bool Executor::allocate_on_host(RankClassId r, TensorId tensor) {
   rank.on_host[tensor] = true;
   const Bytes capacity = cluster_.topology.spec().node.host_memory;
   if (rank.host_memory * ranks_of_a_node() <= capacity) return true;
-  out_of_memory(r, tensor);
+  out_of_memory(r, tensor, program_.tensors[tensor].bytes);
   return false;
 }
 
@@ -590,15 +592,26 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
   if (program_.tensors[i.tensor].space != MemorySpace::device) return allocate_on_host(r, i.tensor);
   RankState& rank = ranks_[r];
   HostState& host = rank.host;
+  if (host.free_began) {  // served already; cudaFree has come back
+    host.clock += host.driver;
+    rank.account.retried(*std::exchange(host.free_began, {}), host.clock);
+    return true;
+  }
   if (!rank.pending.empty()) {
     if (sleep_until_clock(r)) return false;
-    poll(rank);
+    poll(r);
   }
   const Tensor& tensor = program_.tensors[i.tensor];
-  const auto allocated = rank.allocator.allocate(tensor.bytes, tensor.stream);
+  const bool retry = host.retry_began.has_value();
+  if (retry) ++rank.alloc_retries;
+  const CachingAllocator::Allocation allocated =
+      retry ? rank.allocator.allocate_after_release(tensor.bytes, tensor.stream)
+            : rank.allocator.allocate(tensor.bytes, tensor.stream);
   if (!allocated) {
-    if (host.retry_began) {
-      out_of_memory(r, i.tensor);
+    note_memory(r);
+    host.clock += cost(allocated.calls);
+    if (retry) {
+      out_of_memory(r, i.tensor, allocated.refused);
     } else {
       host.retry_began = host.clock;
       host.state = HostState::State::draining;
@@ -606,17 +619,27 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
     }
     return false;
   }
-  if (host.retry_began) {
-    rank.account.retried(*host.retry_began, host.clock);
-    host.retry_began.reset();
+  rank.block[i.tensor] = *allocated.block;
+  rank.ledger.add(tensor.category, rank.allocator.size(*allocated.block));
+  note_memory(r);
+  if (!retry && allocated.calls.frees > 0) {
+    host.free_began = host.clock;
+    host.driver = cost(allocated.calls);
+    host.state = HostState::State::draining;
+    check_drained(r);
+    return false;
   }
-  const Stack& stack = cluster_.stack;
-  if (allocated->fresh_segment.count > 0)
-    host.clock +=
-        stack.cuda_malloc + from_seconds(seconds(stack.cuda_malloc_per_gib) * gib(allocated->fresh_segment));
-  rank.block[i.tensor] = allocated->block;
-  rank.ledger.add(tensor.category, rank.allocator.size(allocated->block));
+  host.clock += cost(allocated.calls);
+  if (retry) rank.account.retried(*std::exchange(host.retry_began, {}), host.clock);
   return true;
+}
+
+// Mapping and unmapping pages is taken to cost what cudaMalloc and cudaFree of as many bytes do.
+Time Executor::cost(const DriverCalls& calls) const {
+  const Stack& stack = cluster_.stack;
+  return stack.cuda_malloc * calls.mallocs +
+         from_seconds(seconds(stack.cuda_malloc_per_gib) * gib(calls.reserved)) +
+         stack.cuda_free * calls.frees;
 }
 
 bool Executor::execute(RankClassId r, const Free& i) {
@@ -629,6 +652,7 @@ bool Executor::execute(RankClassId r, const Free& i) {
   const BlockId block = std::exchange(rank.block[i.tensor], not_live);
   rank.ledger.remove(program_.tensors[i.tensor].category, rank.allocator.size(block));
   const std::uint64_t waits = rank.allocator.free(block);
+  note_memory(r);
   if (waits == 0) return true;
   int streams_to_pass = 0;
   for (int s = 0; s < streams(); ++s) {
@@ -642,7 +666,8 @@ bool Executor::execute(RankClassId r, const Free& i) {
 }
 
 // process_events: freed blocks whose streams have passed can be reused.
-void Executor::poll(RankState& rank) {
+void Executor::poll(RankClassId r) {
+  RankState& rank = ranks_[r];
   for (StreamState& stream : rank.streams)
     for (; stream.markers_polled < stream.markers_passed; ++stream.markers_polled) {
       const BlockId block = stream.freed.front();
@@ -652,18 +677,24 @@ void Executor::poll(RankState& rank) {
       if (--entry->second > 0) continue;
       rank.pending.erase(entry);
       rank.allocator.retire(block);
+      note_memory(r);
     }
 }
 
-// The device is idle: return every cached segment to CUDA; the instruction that failed then runs again.
-void Executor::retry(RankClassId r) {
-  RankState& rank = ranks_[r];
-  poll(rank);
-  ++rank.alloc_retries;
-  rank.host.clock += cluster_.stack.cuda_free * rank.allocator.release_cached().segments;
+// A row per change, on the host's clock; of changes at one instant that go one way, only the last.
+void Executor::note_memory(RankClassId r) {
+  if (recorded_ != r) return;
+  const RankState& rank = ranks_[r];
+  const MemoryStats& now = rank.allocator.stats();
+  append(ranks_[r].memory_rows, {.step = rank.host.step,
+                                 .at = rank.host.clock,
+                                 .allocated = now.allocated,
+                                 .active = now.active,
+                                 .reserved = now.reserved,
+                                 .live = rank.ledger.now()});
 }
 
-void Executor::out_of_memory(RankClassId r, TensorId id) {
+void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
   RankState& rank = ranks_[r];
   rank.host.state = HostState::State::dead;
   const auto key = std::pair(rank.host.clock, job_.ranks[r].rank);
@@ -678,15 +709,18 @@ void Executor::out_of_memory(RankClassId r, TensorId id) {
                   .category = tensor.category,
                   .on_host = on_host,
                   .requested = tensor.bytes,
-                  .segment = CachingAllocator::segment_size(CachingAllocator::round_up(tensor.bytes)),
+                  .segment = refused,
                   .free = rank.allocator.capacity() - rank.allocator.stats().reserved,
-                  .fragmented = rank.allocator.cached_in_split_segments(),
+                  .limit = rank.allocator.limit(),
+                  .allocated = rank.allocator.stats().allocated,
+                  .reserved = rank.allocator.stats().reserved,
+                  .fragmented = rank.allocator.fragmented(),
                   .live = rank.ledger.now(),
                   .largest_live = {}};
   if (on_host) {  // a rank's share of the node's memory
-    oom.segment = tensor.bytes;
-    oom.free = Bytes{cluster_.topology.spec().node.host_memory.count / ranks_of_a_node()} -
-               (rank.host_memory - tensor.bytes);
+    oom.limit = {cluster_.topology.spec().node.host_memory.count / ranks_of_a_node()};
+    oom.allocated = oom.reserved = rank.host_memory - tensor.bytes;
+    oom.free = oom.limit - oom.allocated;
     oom.fragmented = {};
     oom.live = {};
     for (const TensorId t : ids(program_.tensors))

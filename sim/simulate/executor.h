@@ -7,6 +7,7 @@
 //   GPU    kernels run at the pace given by the collectives on their own GPU; those of several streams share
 //   it NCCL   a collective starts when its last member arrives: a latency, then a transfer over shared links
 //   time   integer picoseconds; the order of ranks at one instant never matters
+//   leaves out  cudaMalloc's failures cost nothing; NCCL's memory is there from the start, not from first use
 #pragma once
 
 #include <deque>
@@ -19,6 +20,7 @@
 #include "sim/memory/ledger.h"
 #include "sim/network/network.h"
 #include "sim/program/program.h"
+#include "sim/result/memory_timeline.h"
 #include "sim/result/result.h"
 #include "sim/simulate/cluster.h"
 #include "sim/simulate/job.h"
@@ -38,7 +40,7 @@ struct HostState {
     sleeping,    // until its clock: it has to see the GPU as it is then
     waiting,     // for an event
     queue_full,  // for a launch to begin
-    draining,    // for the device to be idle
+    draining,    // for the device to be idle: to retry an allocation, or because cudaFree waits for it
     finished,    // has issued all steps
     dead,        // out of memory
   };
@@ -52,6 +54,8 @@ struct HostState {
   EventId event{};                    // waiting
   StreamId stream{};                  // queue_full
   std::optional<Time> retry_began{};  // the failed cudaMalloc, until the request is served
+  std::optional<Time> free_began{};   // of cudaFree in a request that needed no retry, until it returns
+  Time driver{};                      // the calls of that request take
   std::vector<LabelId> marks{};
 };
 
@@ -82,11 +86,14 @@ struct RankState {
   TimeAccount account{};
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued
+  std::vector<MemoryRow> memory_rows{};          // if recorded
 };
 
 class Executor {
  public:
-  Executor(const Program& program, const Cluster& cluster, const Job& job, std::vector<Span>* timeline);
+  // `recorded`: the class whose memory is recorded row by row.
+  Executor(const Program& program, const Cluster& cluster, const Job& job, std::vector<Span>* timeline,
+           std::optional<RankClassId> recorded = {});
 
   void run();
 
@@ -179,15 +186,17 @@ class Executor {
   void push(RankClassId r, int s, StreamOp op);
   bool sleep_until_clock(RankClassId r);
   void host_due(RankClassId r);
-  void poll(RankState& rank);
-  void retry(RankClassId r);
-  void out_of_memory(RankClassId r, TensorId tensor);
+  void poll(RankClassId r);
+  Time cost(const DriverCalls& calls) const;
+  void note_memory(RankClassId r);
+  void out_of_memory(RankClassId r, TensorId tensor, Bytes refused);
   bool next_body(RankClassId r);
 
   const Program& program_;
   const Cluster& cluster_;
   const Job& job_;
   std::vector<Span>* timeline_;
+  std::optional<RankClassId> recorded_;
   KernelClock clock_;
   CollectiveModel model_;
   Agenda agenda_;

@@ -38,9 +38,12 @@ void describe_step(Result& result, const Program& program, const Job& job, const
     result.phases.push_back({program.labels[LabelId{label}], time});
 }
 
+RankClassId fullest_of(const Executor& run) {
+  return most(run.ranks(), [](const RankState& r) { return r.allocator.stats().peak_reserved; });
+}
+
 void describe_memory(Result& result, const Cluster& cluster, const Job& job, const Executor& run) {
-  const RankClassId fullest =
-      most(run.ranks(), [](const RankState& r) { return r.allocator.stats().peak_reserved; });
+  const RankClassId fullest = fullest_of(run);
   const RankState& rank = run.ranks()[fullest];
   const MemoryStats& stats = rank.allocator.stats();
   result.memory = {.capacity = cluster.gpu.memory,
@@ -52,6 +55,13 @@ void describe_memory(Result& result, const Cluster& cluster, const Job& job, con
                    .alloc_retries = rank.alloc_retries,
                    .peak_host = rank.peak_host_memory,
                    .rank = job.ranks[fullest].rank};
+}
+
+// Which rank is the fullest shows at the end only; recording all would take too much memory in a large job.
+MemoryTimeline memory_of(RankClassId rank, const Program& program, const Cluster& cluster, const Job& job) {
+  Executor run(program, cluster, job, nullptr, rank);
+  run.run();
+  return {job.ranks[rank].rank, run.ranks()[rank].memory_rows};
 }
 
 }  // namespace
@@ -66,6 +76,7 @@ Result simulate(const Program& program, const Cluster& cluster, const SimulateOp
   result.oom = run.oom();
   describe_step(result, program, job, run);
   describe_memory(result, cluster, job, run);
+  if (options.memory != nullptr) *options.memory = memory_of(fullest_of(run), program, cluster, job);
   result.executed = count(program, Section::steady).executed;
   result.engine = {.events = run.events(),
                    .allocator_calls = 0,

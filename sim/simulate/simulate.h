@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "sim/program/program.h"
+#include "sim/result/memory_timeline.h"
 #include "sim/result/result.h"
 #include "sim/simulate/cluster.h"
 
@@ -12,6 +13,7 @@ namespace shardsim {
 struct SimulateOptions {
   bool fold = true;  // simulate one rank of each class; false gives the same result, slower
   std::vector<Span>* timeline = nullptr;  // if set, receives every kernel, collective and copy
+  MemoryTimeline* memory = nullptr;  // if set, receives the memory of the fullest rank; runs everything twice
 };
 
 // Steps run until duration and allocator state repeat: at least 3, at most 8, else `steady` is false. The

@@ -56,7 +56,7 @@ struct Training {
 // What the framework's version decides about a program.
 struct Framework {
   bool collectives_record_streams = true;  // c10d marks tensors as used by the NCCL stream (PyTorch <= 2.1)
-  Bytes cublas_workspace;                  // allocated with the first matrix product on a stream
+  Bytes cublas_workspace;                  // per thread that multiplies, on the default stream
 };
 
 struct Ddp {

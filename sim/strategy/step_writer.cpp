@@ -1,5 +1,7 @@
 #include "sim/strategy/step_writer.h"
 
+#include <fmt/format.h>
+
 #include "sim/base/check.h"
 #include "sim/program/verify.h"
 
@@ -45,8 +47,10 @@ void StepWriter::accumulate(Trained& to, TensorId gradient, bool later) {
 
 void StepWriter::begin_init(std::span<const Trained> parameters) {
   program.append_to(Section::init, program.begin_body());
-  if (framework.cublas_workspace.count > 0)
-    program.alloc(program.tensor("cuBLAS workspace", framework.cublas_workspace, Category::temporaries));
+  if (framework.cublas_workspace.count > 0)  // a handle per thread: Python's and the autograd engine's
+    for (const char* thread : {"forward", "backward"})
+      program.alloc(program.tensor(fmt::format("cuBLAS workspace, {}", thread), framework.cublas_workspace,
+                                   Category::temporaries));
   for (const Trained& t : parameters) program.alloc(t.parameter);
 }
 

@@ -53,6 +53,13 @@ strip() { grep -vE '"(events|allocator_calls|wall_s|rank_classes)"'; }
 "$shardsim" run "${small[@]}" --format json --no-fold | strip >unfolded
 check 'cmp -s folded unfolded'
 
+# The memory timeline, by the ending of its file.
+expect 0 'model TFLOPS' "$shardsim" run "${small[@]}" --memory-timeline memory.csv
+check 'head -1 memory.csv | grep -q "^step,time_ps,allocated_bytes,"'
+expect 0 '' "$shardsim" run "${small[@]}" --memory-timeline memory.json
+check 'grep -q shardsim.memory-timeline/1 memory.json'
+expect 0 'shardsim.memory-timeline/1' "$shardsim" schema memory-timeline
+
 # Files appear whole or not at all.
 expect 0 '' "$shardsim" run "${small[@]}" --format json -o result.json
 check 'grep -q shardsim.run/1 result.json'
@@ -70,6 +77,7 @@ bad() {
   check '[ ! -s out ]'
   check '[ "$(wc -l <err)" -eq 1 ]'
 }
+bad 'a file that ends in .csv or .json is expected' "$shardsim" run "${small[@]}" --memory-timeline memory.txt
 bad 'unknown model "t5-12b"; did you mean "t5-11b"?' "$shardsim" run --model t5-12b --topology single-gpu
 bad 'cluster.gpus is 0' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 0
 bad 'training.micro_batch is -1' "$shardsim" run --model gpt2 --topology dgx-a100-80gb --gpus 8 --micro-batch=-1

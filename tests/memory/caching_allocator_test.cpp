@@ -16,16 +16,18 @@ constexpr StreamId main_stream{0}, side_stream{1}, third_stream{2};
 
 // An allocator of 1 GiB on which allocate() must succeed.
 struct Memory {
-  CachingAllocator allocator{1_GiB, 3};
+  explicit Memory(const AllocatorConfig& config = {}, Bytes capacity = 1_GiB)
+      : allocator(capacity, 3, config) {}
+  CachingAllocator allocator;
 
-  CachingAllocator::Allocated full(Bytes bytes, StreamId stream = main_stream) {
+  CachingAllocator::Allocation full(Bytes bytes, StreamId stream = main_stream) {
     const auto allocated = allocator.allocate(bytes, stream);
     REQUIRE(allocated);
-    return *allocated;
+    return allocated;
   }
-  BlockId allocate(Bytes bytes, StreamId stream = main_stream) { return full(bytes, stream).block; }
+  BlockId allocate(Bytes bytes, StreamId stream = main_stream) { return *full(bytes, stream).block; }
   Bytes fresh_segment(Bytes bytes, StreamId stream = main_stream) {
-    return full(bytes, stream).fresh_segment;
+    return full(bytes, stream).calls.reserved;
   }
   const MemoryStats& stats() const { return allocator.stats(); }
 };
@@ -46,7 +48,7 @@ TEST_CASE("requests are rounded up to 512 B") {
                             {1_MiB - 1_B, 1_MiB},
                             {1_MiB + 1_B, 1_MiB + 512_B}}) {
     CAPTURE(e.request);
-    CHECK(CachingAllocator::round_up(e.request) == e.bytes);
+    CHECK(memory.allocator.round_up(e.request) == e.bytes);
     CHECK(memory.allocator.size(memory.allocate(e.request)) == e.bytes);
   }
 }
@@ -63,7 +65,7 @@ TEST_CASE("up to 1 MiB a request takes a segment of 2 MiB, below 10 MiB one of 2
                             {101_MiB, 102_MiB}}) {
     CAPTURE(e.request);
     Memory memory;
-    CHECK(CachingAllocator::segment_size(CachingAllocator::round_up(e.request)) == e.bytes);
+    CHECK(CachingAllocator::segment_size(memory.allocator.round_up(e.request)) == e.bytes);
     CHECK(memory.fresh_segment(e.request) == e.bytes);
     CHECK(memory.stats().reserved == e.bytes);
   }
@@ -96,7 +98,7 @@ TEST_CASE("of a large block, a rest of more than 1 MiB is split off, a smaller o
     CHECK(memory.stats().allocated == e.bytes);
     CHECK(memory.stats().reserved == 12_MiB);
     CHECK(memory.allocator.cached() == 12_MiB - e.bytes);
-    CHECK(memory.allocator.cached_in_split_segments() == 12_MiB - e.bytes);
+    CHECK(memory.allocator.fragmented() == 12_MiB - e.bytes);
   }
 }
 
@@ -107,8 +109,8 @@ TEST_CASE("the smallest cached block that fits is taken") {
   for (const BlockId block : {memory.allocate(30_MiB), memory.allocate(14_MiB), memory.allocate(20_MiB)})
     memory.allocator.free(block);
   const auto fit = memory.full(13_MiB);
-  CHECK(fit.fresh_segment == 0_B);
-  CHECK(memory.allocator.size(fit.block) == 14_MiB);
+  CHECK(fit.calls.reserved == 0_B);
+  CHECK(memory.allocator.size(*fit.block) == 14_MiB);
   CHECK(memory.allocator.size(memory.allocate(13_MiB)) == 13_MiB);  // split from the 20 MiB
   CHECK(memory.stats().reserved == 64_MiB);
 }
@@ -131,7 +133,7 @@ TEST_CASE("of blocks of equal size the one at the lowest address is taken, whene
       memory.allocator.free(whole_is_freed_first ? whole : rest);
       memory.allocator.free(whole_is_freed_first ? rest : whole);
       CHECK(memory.fresh_segment(12_MiB) == 0_B);
-      CHECK(memory.allocator.release_cached().bytes == (whole_is_lower ? 0_B : 12_MiB));
+      CHECK(memory.allocator.release_cached().released == (whole_is_lower ? 0_B : 12_MiB));
     }
 }
 
@@ -169,7 +171,7 @@ TEST_CASE("a block used on other streams stays active until it retires") {
   CHECK(memory.allocator.free(block) == 0b101);
   CHECK(memory.stats().allocated == 0_B);
   CHECK(memory.stats().active == 12_MiB);
-  CHECK(memory.allocator.release_cached().segments == 0);
+  CHECK(memory.allocator.release_cached().frees == 0);
   CHECK(memory.fresh_segment(12_MiB, side_stream) == 12_MiB);  // it cannot be reused yet
   memory.allocator.retire(block);
   CHECK(memory.stats().active == 12_MiB);
@@ -192,7 +194,7 @@ TEST_CASE("neighbours that are free merge, in whatever order they were freed") {
     const std::array blocks{memory.allocate(6_MiB), memory.allocate(6_MiB), memory.allocate(6_MiB)};
     REQUIRE(memory.stats().reserved == 20_MiB);
     for (const std::size_t i : order) memory.allocator.free(blocks[i]);
-    CHECK(memory.allocator.cached_in_split_segments() == 0_B);
+    CHECK(memory.allocator.fragmented() == 0_B);
     CHECK(memory.fresh_segment(20_MiB) == 0_B);
   } while (std::next_permutation(order.begin(), order.end()));
 }
@@ -209,11 +211,11 @@ TEST_CASE("a block that waits for a stream merges with its neighbours only when 
   const BlockId right = memory.allocate(6_MiB);
   memory.allocator.record_use(middle, side_stream);
   for (const BlockId block : {left, middle, right}) memory.allocator.free(block);
-  CHECK(memory.allocator.cached_in_split_segments() == 14_MiB);
-  CHECK(memory.allocator.release_cached().segments == 0);
+  CHECK(memory.allocator.fragmented() == 14_MiB);
+  CHECK(memory.allocator.release_cached().frees == 0);
   memory.allocator.retire(middle);
-  CHECK(memory.allocator.cached_in_split_segments() == 0_B);
-  CHECK(memory.allocator.release_cached().bytes == 20_MiB);
+  CHECK(memory.allocator.fragmented() == 0_B);
+  CHECK(memory.allocator.release_cached().released == 20_MiB);
 }
 
 // --- giving back and running out --------------------------------------------------------------------------
@@ -226,14 +228,14 @@ TEST_CASE("only whole free segments are given back, those of all streams and siz
   const BlockId split = memory.allocate(2_MiB);
   REQUIRE(memory.stats().reserved == 74_MiB);  // 2 + 40, and in use 12 + 20
   const auto released = memory.allocator.release_cached();
-  CHECK(released.segments == 2);
-  CHECK(released.bytes == 42_MiB);
+  CHECK(released.frees == 2);
+  CHECK(released.released == 42_MiB);
   CHECK(memory.stats().reserved == 32_MiB);
   CHECK(memory.stats().releases == 2);
-  CHECK(memory.allocator.cached_in_split_segments() == 18_MiB);
+  CHECK(memory.allocator.fragmented() == 18_MiB);
   memory.allocator.free(split);
-  CHECK(memory.allocator.release_cached().bytes == 20_MiB);
-  CHECK(memory.allocator.release_cached().segments == 0);
+  CHECK(memory.allocator.release_cached().released == 20_MiB);
+  CHECK(memory.allocator.release_cached().frees == 0);
 }
 
 TEST_CASE("a request fails when its segment does not fit, although the request itself would") {
@@ -250,7 +252,7 @@ TEST_CASE("the last byte can be reserved, and what is cached serves when nothing
   REQUIRE(block);
   CHECK(allocator.stats().reserved == allocator.capacity());
   CHECK_FALSE(allocator.allocate(1_B, main_stream));
-  allocator.free(block->block);
+  allocator.free(*block.block);
   CHECK_FALSE(allocator.allocate(1_B, main_stream));  // the cached block is in the other pool
   CHECK(allocator.allocate(14_MiB, main_stream));
   CHECK(allocator.allocate(9_MiB, main_stream));  // 20 MiB if it were fresh
@@ -260,7 +262,7 @@ TEST_CASE("a failed request changes nothing, and succeeds once enough is given b
   CachingAllocator allocator(40_MiB, 2);
   const auto block = allocator.allocate(30_MiB, main_stream);
   REQUIRE(block);
-  allocator.free(block->block);
+  allocator.free(*block.block);
   const std::uint64_t before = allocator.fingerprint();
   CHECK_FALSE(allocator.allocate(30_MiB, side_stream));
   CHECK(allocator.fingerprint() == before);
@@ -309,6 +311,175 @@ TEST_CASE("calls, segments obtained and segments returned are counted") {
   CHECK(memory.stats().calls == 6);  // three allocate, two free, one record_use
   CHECK(memory.stats().mallocs == 2);
   CHECK(memory.stats().releases == 1);
+}
+
+// --- options ----------------------------------------------------------------------------------------------
+
+TEST_CASE("after a release only CUDA is asked: a cached block that fits by now is not looked for") {
+  CachingAllocator allocator(40_MiB, 2);
+  const BlockId split = *allocator.allocate(4_MiB, main_stream).block;
+  const BlockId busy = *allocator.allocate(12_MiB, main_stream).block;
+  allocator.record_use(busy, side_stream);
+  allocator.free(busy);
+  REQUIRE_FALSE(allocator.allocate(22_MiB, main_stream));
+  allocator.retire(busy);  // 16 MiB are free behind the 4
+  const auto last = allocator.allocate_after_release(16_MiB, main_stream);
+  REQUIRE(last);
+  CHECK(last.calls.reserved == 16_MiB);
+  CHECK(allocator.stats().reserved == 36_MiB);
+  allocator.free(split);
+}
+
+TEST_CASE("a failed request says what CUDA refused") {
+  CachingAllocator allocator(39_MiB, 1);
+  CHECK(allocator.allocate(39_MiB - 1_KiB, main_stream).refused == 40_MiB);
+  CHECK(allocator.allocate(1_MiB, main_stream));
+  CHECK(allocator.allocate(37_MiB + 1_B, main_stream).refused == 38_MiB);
+  CHECK(allocator.allocate_after_release(40_MiB, main_stream).refused == 40_MiB);
+}
+
+TEST_CASE("the fraction of the device is a limit of what is reserved, memory outside not counted") {
+  CachingAllocator allocator(80_MiB, 1, {.memory_fraction = 0.5}, 20_MiB);
+  CHECK(allocator.limit() == 50_MiB);
+  CHECK_FALSE(allocator.allocate(51_MiB, main_stream));
+  CHECK(allocator.allocate(50_MiB, main_stream));
+  CHECK_FALSE(allocator.allocate(1_B, main_stream));
+  CHECK(CachingAllocator(30_MiB, 1, {.memory_fraction = 0.5}, 70_MiB).limit() == 30_MiB);
+}
+
+TEST_CASE("blocks of max_split_size and more are not split, and serve only requests of that size") {
+  Memory memory({.max_split_size = 32_MiB});
+  const BlockId large = memory.allocate(40_MiB);
+  memory.allocator.free(large);
+  CHECK(memory.fresh_segment(31_MiB) == 32_MiB);  // not from the 40
+  CHECK(memory.fresh_segment(33_MiB) == 0_B);     // from it, whole
+  CHECK(memory.stats().allocated == 31_MiB + 512_KiB + 40_MiB + 512_KiB);
+}
+
+TEST_CASE("a block of 20 MiB and more too many does not serve an oversize request") {
+  for (const bool fits : {false, true}) {
+    Memory memory({.max_split_size = 32_MiB});
+    memory.allocator.free(memory.allocate(60_MiB));
+    CHECK(memory.fresh_segment(fits ? 40_MiB + 512_B : 40_MiB) == (fits ? 0_B : 40_MiB));
+  }
+}
+
+TEST_CASE("with a max_split_size one oversize block that is large enough is freed before all are") {
+  Memory memory({.max_split_size = 32_MiB}, 200_MiB);
+  for (const BlockId b : {memory.allocate(40_MiB), memory.allocate(60_MiB), memory.allocate(80_MiB)})
+    memory.allocator.free(b);
+  const auto small = memory.full(30_MiB);  // 32 is what an oversize block has at least: the 40 go
+  CHECK(small.calls.frees == 1);
+  CHECK(small.calls.released == 40_MiB);
+  const auto large = memory.allocator.allocate(100_MiB, main_stream);  // the 80, then the 60 as well
+  REQUIRE(large);
+  CHECK(large.calls.released == 140_MiB);
+  CHECK(memory.stats().reserved == 130_MiB);
+}
+
+TEST_CASE("oversize blocks of other streams are not freed one by one") {
+  Memory memory({.max_split_size = 32_MiB}, 100_MiB);
+  memory.allocator.free(memory.allocate(80_MiB, side_stream));
+  const auto failed = memory.allocator.allocate(40_MiB, main_stream);
+  CHECK_FALSE(failed);
+  CHECK(failed.calls.frees == 0);
+  CHECK(memory.allocator.allocate_after_release(40_MiB, main_stream).calls.released == 80_MiB);
+}
+
+TEST_CASE("above its threshold, garbage collection frees whole large segments of at least average age") {
+  Memory memory({.garbage_collection_threshold = 0.5, .memory_fraction = 1.0}, 100_MiB);
+  const BlockId old = memory.allocate(20_MiB), young = memory.allocate(24_MiB, side_stream);
+  memory.allocator.free(old);
+  for (int i = 0; i < 3; ++i) memory.allocator.free(memory.allocate(12_MiB, third_stream));
+  memory.allocator.free(young);
+  CHECK(memory.full(13_MiB, third_stream).calls.frees == 1);  // the 12 MiB do not fit; 56 of 50 reserved
+  CHECK(memory.stats().reserved == 24_MiB + 12_MiB + 14_MiB);
+  CHECK(memory.stats().releases == 1);
+}
+
+TEST_CASE("without a memory fraction nothing is collected") {
+  Memory memory({.garbage_collection_threshold = 0.5}, 100_MiB);
+  memory.allocator.free(memory.allocate(60_MiB, side_stream));
+  CHECK(memory.full(20_MiB).calls.frees == 0);
+}
+
+TEST_CASE("roundup_power2_divisions rounds up to equal parts between powers of two") {
+  const CachingAllocator allocator(1_GiB, 1, {.roundup_power2_divisions = 4});
+  for (const Expected& e : {Expected{1200_B, 1536_B},  // up to 512 * 4: as ever
+                            {2048_B, 2048_B},
+                            {2049_B, 2560_B},
+                            {1_MiB + 1_B, 1_MiB + 256_KiB},
+                            {5_MiB, 5_MiB},
+                            {7_MiB + 1_B, 8_MiB}})
+    CHECK(allocator.round_up(e.request) == e.bytes);
+}
+
+// --- expandable segments ----------------------------------------------------------------------------------
+
+constexpr AllocatorConfig expandable{.expandable_segments = true};
+
+TEST_CASE("an expandable segment grows by pages of 20 MiB, 2 MiB for small requests") {
+  Memory memory(expandable);
+  CHECK(memory.fresh_segment(11_MiB + 512_KiB) == 20_MiB);
+  CHECK(memory.stats().allocated == 11_MiB + 512_KiB);  // always split
+  CHECK(memory.fresh_segment(8_MiB) == 0_B);
+  CHECK(memory.fresh_segment(50_MiB) == 60_MiB);  // 512 KiB are left of the first page
+  CHECK(memory.stats().reserved == 80_MiB);
+  CHECK(memory.fresh_segment(512_B) == 2_MiB);
+  CHECK(memory.fresh_segment(12_MiB, side_stream) == 20_MiB);
+}
+
+TEST_CASE("the free end of an expandable segment is used before pages are mapped") {
+  Memory memory(expandable);
+  const BlockId first = memory.allocate(30_MiB);  // 10 MiB are left of two pages
+  CHECK(memory.fresh_segment(45_MiB) == 40_MiB);
+  CHECK(memory.stats().reserved == 80_MiB);
+  CHECK(memory.allocator.cached() == 5_MiB);
+  memory.allocator.free(first);
+  CHECK(memory.fresh_segment(28_MiB) == 0_B);
+}
+
+TEST_CASE("blocks that cannot grow are taken before the one at the end, although larger") {
+  Memory memory(expandable);
+  const BlockId hole = memory.allocate(36_MiB);
+  memory.allocate(24_MiB);
+  memory.allocate(4_MiB);  // 16 MiB are left at the end
+  memory.allocator.free(hole);
+  const BlockId taken = memory.allocate(10_MiB);
+  CHECK(memory.fresh_segment(16_MiB) == 0_B);
+  CHECK(memory.fresh_segment(26_MiB) ==
+        20_MiB);  // the hole has 10 left, so the end serves with one page more
+  memory.allocator.free(taken);
+}
+
+TEST_CASE("after a failure wholly free pages are unmapped, in the middle too, and serve another stream") {
+  Memory memory(expandable, 100_MiB);
+  const BlockId low = memory.allocate(30_MiB), middle = memory.allocate(44_MiB),
+                high = memory.allocate(6_MiB);
+  REQUIRE(memory.stats().reserved == 80_MiB);
+  memory.allocator.free(middle);  // 30 to 74 MiB: one whole page, 40 to 60
+  CHECK(memory.allocator.fragmented() == 24_MiB);
+  const auto failed = memory.allocator.allocate(30_MiB, side_stream);
+  CHECK_FALSE(failed);
+  CHECK(failed.refused == 40_MiB);
+  const auto last = memory.allocator.allocate_after_release(30_MiB, side_stream);
+  REQUIRE(last);
+  CHECK(last.calls.released == 20_MiB);
+  CHECK(last.calls.reserved == 40_MiB);
+  CHECK(memory.stats().reserved == 100_MiB);
+  memory.allocator.free(*last.block);
+  CHECK(memory.allocator.release_cached().released == 40_MiB);
+  CHECK(memory.fresh_segment(44_MiB) == 20_MiB);  // back in the gap
+  for (const BlockId b : {low, high}) memory.allocator.free(b);
+}
+
+TEST_CASE("an expandable segment without a mapped page is gone") {
+  Memory memory(expandable);
+  const std::uint64_t before = memory.allocator.fingerprint();
+  memory.allocator.free(memory.allocate(30_MiB));
+  memory.allocator.free(memory.allocate(3_KiB));
+  CHECK(memory.allocator.release_cached().released == 42_MiB);
+  CHECK(memory.allocator.fingerprint() == before);
 }
 
 // --- fingerprint ------------------------------------------------------------------------------------------

@@ -98,9 +98,57 @@ TEST_CASE("running out of memory is an answer with its evidence") {
   CHECK(j["oom"]["phase"] == "init");
   CHECK(j["oom"]["requested_bytes"].get<std::int64_t>() > j["oom"]["free_bytes"].get<std::int64_t>());
   CHECK(j["oom"]["largest_live"].size() > 0);
+  CHECK(j["oom"]["limit_bytes"].get<std::int64_t>() ==
+        j["oom"]["reserved_bytes"].get<std::int64_t>() + j["oom"]["free_bytes"].get<std::int64_t>());
+  std::int64_t live = 0;
+  for (const auto& bytes : j["oom"]["live_bytes"]) live += bytes.get<std::int64_t>();
+  CHECK(live == j["oom"]["allocated_bytes"]);
   const std::string text = to_text(oom_run());
   CHECK(text.find("OUT OF MEMORY") != std::string::npos);
   CHECK(text.find("largest tensors") != std::string::npos);
+}
+
+TEST_CASE("a memory timeline satisfies its schema, and its columns give back every row") {
+  ScenarioFile file;
+  file.settings.scenario = {"test"};
+  for (const char* set : {"model=t5-small", "topology=dgx-a100-80gb", "cluster.gpus=8"}) assign(file, set);
+  MemoryTimeline memory;
+  const RunRecord record = run(resolve(file.settings, test_library()), {.memory = &memory});
+  const std::string document = to_json(memory, record, {"0.1.0", "abc"});
+  CHECK(violation(document, "memory-timeline") == "");
+  const json j = json::parse(document);
+  const auto column = [&](const json& deltas) {
+    std::vector<std::int64_t> values;
+    for (const json& d : deltas)
+      values.push_back((values.empty() ? 0 : values.back()) + d.get<std::int64_t>());
+    REQUIRE(values.size() == memory.rows.size());
+    return values;
+  };
+  CHECK(j["rows"] == memory.rows.size());
+  const json& columns = j["columns"];
+  const auto time = column(columns["time_ps"]), step = column(columns["step"]),
+             allocated = column(columns["allocated_bytes"]), active = column(columns["active_bytes"]),
+             reserved = column(columns["reserved_bytes"]),
+             parameters = column(columns["live_bytes"]["parameters"]);
+  std::istringstream csv(to_csv(memory));
+  std::string line;
+  std::getline(csv, line);
+  CHECK(line.starts_with("step,time_ps,allocated_bytes,active_bytes,reserved_bytes,parameters_bytes,"));
+  for (std::size_t i = 0; i < memory.rows.size(); ++i) {
+    const MemoryRow& row = memory.rows[i];
+    REQUIRE(time[i] == row.at.count);
+    REQUIRE(step[i] == row.step);
+    REQUIRE(allocated[i] == row.allocated.count);
+    REQUIRE(active[i] == row.active.count);
+    REQUIRE(reserved[i] == row.reserved.count);
+    REQUIRE(parameters[i] == row.live[static_cast<std::size_t>(Category::parameters)].count);
+    std::getline(csv, line);
+    std::ostringstream expected;
+    expected << step[i] << ',' << time[i] << ',' << allocated[i] << ',' << active[i] << ',' << reserved[i]
+             << ',' << parameters[i] << ',';
+    REQUIRE(line.starts_with(expected.str()));
+  }
+  CHECK_FALSE(std::getline(csv, line));
 }
 
 TEST_CASE("the text of a run names its units") {

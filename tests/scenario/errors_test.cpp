@@ -106,8 +106,6 @@ TEST_CASE("what is known but not built says so") {
   CHECK(complaint(good + "[[degraded_link]]\nnode = 3") ==
         "a.toml:6:8: degraded_link[] is not supported yet");
   CHECK(complaint("overlay = \"a.toml\"\n" + good) == "a.toml:1:11: overlay is not supported yet");
-  CHECK(complaint(good + "[allocator]\nmax_split_size_mb = 128") ==
-        "a.toml:6:21: allocator.max_split_size_mb = 128 is not supported yet");
   CHECK(complaint(good + "[strategy]\nkind = \"tp\"") ==
         "a.toml:6:8: strategy.kind \"tp\": tensor, pipeline, sequence, context and expert parallelism are "
         "not simulated");
@@ -186,6 +184,28 @@ TEST_CASE("options that contradict the strategy") {
         "a.toml:6:19: precision \"fp32\" mixes nothing");
   CHECK(complaint(good + "[strategy]\ncpu_offload = \"optimizer\"\nkind = \"ddp\"") ==
         "a.toml:6:15: strategy.cpu_offload = \"optimizer\" is not supported yet");
+}
+
+TEST_CASE("allocator options that PyTorch refuses, or ignores") {
+  const auto allocator = [](const std::string& lines) { return complaint(good + "[allocator]\n" + lines); };
+  CHECK(allocator("max_split_size_mb = 128\nmemory_fraction = 0.9\ngarbage_collection_threshold = 0.8") ==
+        "");
+  CHECK(allocator("expandable_segments = true\nmemory_fraction = 1.0") == "");
+  CHECK(allocator("max_split_size_mb = 20") ==
+        "a.toml:6:21: allocator.max_split_size_mb is 20; more than 20 is expected, or 0 for unlimited");
+  CHECK(allocator("max_split_size_mb = 21\nexpandable_segments = true") ==
+        "a.toml:6:21: expandable segments are split whatever their size; max_split_size_mb does not go with "
+        "them");
+  CHECK(allocator("garbage_collection_threshold = 0.8") ==
+        "a.toml:6:32: PyTorch collects garbage only under a memory_fraction; give allocator.memory_fraction");
+  CHECK(allocator("memory_fraction = 0.5\ngarbage_collection_threshold = 1.0") ==
+        "a.toml:7:32: allocator.garbage_collection_threshold is 1; a share below 1 is expected");
+  CHECK(allocator("memory_fraction = 0.0") ==
+        "a.toml:6:19: allocator.memory_fraction is 0; a share of the device above 0 is expected");
+  CHECK(allocator("memory_fraction = 1.5") ==
+        "a.toml:6:19: allocator.memory_fraction is 1.5; a value from 0 to 1 is expected");
+  CHECK(allocator("roundup_power2_divisions = 6") ==
+        "a.toml:6:28: allocator.roundup_power2_divisions is 6; a power of two is expected, or 0 for none");
 }
 
 TEST_CASE("models that make no sense") {

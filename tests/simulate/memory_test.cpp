@@ -117,6 +117,86 @@ TEST_CASE("memory runs out at a named tensor, phase and step, with the numbers b
   CHECK(r.memory.alloc_retries == 1);
 }
 
+// A kernel of 500 ps uses 48 MiB, freed at once; then 60 MiB are asked for on another stream.
+Program reserve_more() {
+  return program_of({1, 1}, [](ProgramBuilder& b) {
+    const TensorId first = b.tensor("first", 48_MiB, Category::activations);
+    const TensorId second = b.tensor("second", 60_MiB, Category::activations, b.stream("side"));
+    b.alloc(first);
+    b.launch(default_stream, kernel_of(500), op, "use");
+    b.free(first);
+    b.alloc(second);
+    b.free(second);
+  });
+}
+
+TEST_CASE("memory_fraction limits what is reserved, and the record says so") {
+  IdealWorld world(1);
+  world.gpu.memory = 200_MiB;
+  world.gpu.context = 20_MiB;
+  world.allocator.memory_fraction = 0.25;
+  const Result r = world.run(reserve_more());
+  REQUIRE(r.out_of_memory());
+  CHECK(r.oom->segment == 60_MiB);
+  CHECK(r.oom->limit == 50_MiB);
+  CHECK(r.oom->reserved == 0_B);
+  CHECK(r.oom->allocated == 0_B);
+  CHECK(r.oom->free == 180_MiB);  // the device has them
+  CHECK(r.oom->fragmented == 0_B);
+}
+
+TEST_CASE("cached memory that cannot be returned is fragmented") {
+  IdealWorld world(1);
+  world.gpu.memory = 100_MiB;
+  const Program p = program_of({1, 1}, [](ProgramBuilder& b) {
+    const TensorId pair[] = {b.tensor("a", 6_MiB, Category::activations),
+                             b.tensor("b", 6_MiB, Category::activations)};
+    const TensorId large = b.tensor("c", 90_MiB, Category::activations);
+    b.alloc(pair[0]);
+    b.alloc(pair[1]);
+    b.free(pair[0]);
+    b.alloc(large);
+    b.free(large);
+    b.free(pair[1]);
+  });
+  const Result r = world.run(p);
+  REQUIRE(r.out_of_memory());
+  CHECK(r.oom->reserved == 20_MiB);
+  CHECK(r.oom->allocated == 6_MiB);
+  CHECK(r.oom->fragmented == 14_MiB);
+  CHECK(r.oom->free == 80_MiB);
+  CHECK(r.oom->limit == 100_MiB);
+  world.allocator.expandable_segments = true;
+  const Result expandable = world.run(p);
+  REQUIRE(expandable.out_of_memory());
+  CHECK(expandable.oom->segment == 100_MiB);  // 8 of 90 are there; the rest in pages of 20
+  CHECK(expandable.oom->reserved == 20_MiB);
+}
+
+TEST_CASE("garbage collection waits for the device, as cudaFree does, and is no retry") {
+  IdealWorld world(1);
+  world.gpu.memory = 1_GiB;
+  world.stack.cuda_free = 10_ps;
+  world.allocator = {.garbage_collection_threshold = 0.01, .memory_fraction = 1.0};
+  const Result r = world.run(reserve_more());
+  REQUIRE_FALSE(r.out_of_memory());
+  CHECK(r.memory.alloc_retries == 0);
+  CHECK(r.memory.peak_reserved == 60_MiB);
+  // Each step frees twice: after the kernel, and at the start of the next step, when the device is idle.
+  CHECK(r.step_time >= 520_ps);
+  CHECK(r.breakdown[static_cast<std::size_t>(Spent::allocator_retry)] == 20_ps);
+}
+
+TEST_CASE("pages of expandable segments go to another stream after a retry") {
+  IdealWorld world(1);
+  world.gpu.memory = 100_MiB;
+  world.allocator.expandable_segments = true;
+  const Result r = world.run(reserve_more());
+  REQUIRE_FALSE(r.out_of_memory());
+  CHECK(r.memory.alloc_retries >= 3);
+  CHECK(r.memory.peak_reserved == 60_MiB);
+}
+
 TEST_CASE("a tensor larger than the GPU fails while the model is set up") {
   IdealWorld world(1);
   world.gpu.memory = 10_MiB;

@@ -16,6 +16,7 @@ struct IdealWorld {
   Stack stack;
   TopologySpec spec;
   std::vector<Straggler> stragglers;
+  AllocatorConfig allocator{};
   int gpus;
 
   explicit IdealWorld(int ranks, int gpus_per_node = 0) : gpus(ranks) {
@@ -67,7 +68,8 @@ struct IdealWorld {
 
   Result run(const Program& program, bool fold = true, std::vector<Span>* timeline = nullptr) const {
     const Topology topology(spec, gpu, gpus);
-    return simulate(program, Cluster{topology, gpu, stack, stragglers}, {.fold = fold, .timeline = timeline});
+    return simulate(program, Cluster{topology, gpu, stack, stragglers, allocator},
+                    {.fold = fold, .timeline = timeline});
   }
 };
 

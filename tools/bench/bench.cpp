@@ -87,33 +87,58 @@ void max_min(benchmark::State& state) {
 }
 BENCHMARK(max_min)->Arg(8)->Arg(64);
 
+// One call of a program to the allocator.
+struct AllocatorCall {
+  enum class Kind : std::uint8_t { allocate, record_use, free } kind;
+  TensorId tensor;
+  StreamId stream{};
+  Bytes bytes{};
+};
+
+std::vector<AllocatorCall> recorded(const Program& program, Section section) {
+  std::vector<AllocatorCall> calls;
+  for (const Repeat& repeat : program[section])
+    for (const Instruction& instruction : program.bodies[repeat.body]) {
+      if (const auto* i = std::get_if<Alloc>(&instruction)) {
+        const Tensor& t = program.tensors[i->tensor];
+        calls.push_back({AllocatorCall::Kind::allocate, i->tensor, t.stream, t.bytes});
+      } else if (const auto* f = std::get_if<Free>(&instruction)) {
+        calls.push_back({AllocatorCall::Kind::free, f->tensor});
+      } else if (const auto* u = std::get_if<RecordUse>(&instruction)) {
+        calls.push_back({AllocatorCall::Kind::record_use, u->tensor, u->stream});
+      }
+    }
+  return calls;
+}
+
+// Arg: expandable segments.
 void allocator(benchmark::State& state) {
   const Program program = compile(scenario("t5-11b", 512, 8));
-  CachingAllocator memory(Bytes{std::int64_t{80} << 30}, static_cast<int>(program.streams.size()));
+  CachingAllocator memory(Bytes{std::int64_t{80} << 30}, static_cast<int>(program.streams.size()),
+                          {.expandable_segments = state.range(0) != 0});
   IdVector<TensorId, BlockId> block(program.tensors.size());
-  const auto replay = [&](Section section) {
-    for (const Repeat& repeat : program[section])
-      for (const Instruction& instruction : program.bodies[repeat.body]) {
-        if (const auto* i = std::get_if<Alloc>(&instruction)) {
-          const Tensor& t = program.tensors[i->tensor];
-          block[i->tensor] = memory.allocate(t.bytes, t.stream)->block;
-        } else if (const auto* f = std::get_if<Free>(&instruction)) {
-          if (memory.free(block[f->tensor]) != 0) memory.retire(block[f->tensor]);
-        } else if (const auto* u = std::get_if<RecordUse>(&instruction)) {
-          memory.record_use(block[u->tensor], u->stream);
-        }
+  const auto replay = [&](const std::vector<AllocatorCall>& calls) {
+    for (const AllocatorCall& call : calls) switch (call.kind) {
+        case AllocatorCall::Kind::allocate:
+          block[call.tensor] = *memory.allocate(call.bytes, call.stream).block;
+          break;
+        case AllocatorCall::Kind::record_use: memory.record_use(block[call.tensor], call.stream); break;
+        case AllocatorCall::Kind::free:
+          if (memory.free(block[call.tensor]) != 0) memory.retire(block[call.tensor]);
+          break;
       }
   };
-  replay(Section::init);
-  replay(Section::first);
+  replay(recorded(program, Section::init));
+  replay(recorded(program, Section::first));
+  const std::vector<AllocatorCall> step = recorded(program, Section::steady);
   const Bytes between_steps = memory.stats().allocated;
   const std::int64_t before = memory.stats().calls;
-  for (auto _ : state) replay(Section::steady);
+  for (auto _ : state) replay(step);
   expect(memory.stats().allocated == between_steps, "a steady step leaves no memory behind");
   state.counters["calls/s"] =
       benchmark::Counter(static_cast<double>(memory.stats().calls - before), benchmark::Counter::kIsRate);
 }
-BENCHMARK(allocator)->Unit(benchmark::kMillisecond);
+BENCHMARK(allocator)->Arg(0)->Arg(1)->Unit(benchmark::kMillisecond);
 
 void compile_t5(benchmark::State& state) {
   const Scenario s = scenario("t5-11b", 512, 8);
