@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "sim/result/record.h"
+#include "sim/study/frontier.h"
+#include "sim/study/limit.h"
 #include "sim/study/sweep.h"
 
 namespace shardsim {
@@ -16,6 +18,8 @@ struct Tool {
 
 std::string to_json(const RunRecord& run, const Tool& tool);
 std::string to_json(const SweepResult& sweep, const Tool& tool);
+std::string to_json(const FrontierResult& frontier, const Tool& tool);
+std::string to_json(const LimitResult& limit, const Tool& tool);
 std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
 
 // The JSON Schema of a command's output; "" for a command without one.

@@ -81,6 +81,8 @@ struct OutOfMemory {
   std::vector<Live> largest_live;
 };
 
+std::string oom_place(const OutOfMemory& oom);  // "step 1, backward / decoder 17"
+
 // Time between marks of the default stream, in the reported step.
 struct Phase {
   std::string name;

@@ -45,24 +45,24 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const Program program = compile(scenario, graph);
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
   const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers};
-  RunRecord record{
-      .model = scenario.model.name,
-      .topology = scenario.topology.name,
-      .gpu = scenario.gpu.name,
-      .stack = scenario.stack.name,
-      .stack_versions = scenario.stack.versions,
-      .strategy = scenario.strategy_name,
-      .precision = scenario.precision,
-      .parameters = parameter_count(graph),
-      .gpus = scenario.gpus,
-      .micro_batch = scenario.workload.micro_batch,
-      .grad_accum = scenario.training.micro_batches,
-      .global_batch = scenario.global_batch,
-      .global_batch_tokens = scenario.global_batch_tokens,
-      .encoder_decoder = entry(scenario.model.family).encoder_decoder,
-      .values = scenario.values,
-      .scenario_hash = scenario.hash,
-      .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline})};
+  RunRecord record{.model = scenario.model.name,
+                   .topology = scenario.topology.name,
+                   .gpu = scenario.gpu.name,
+                   .stack = scenario.stack.name,
+                   .stack_versions = scenario.stack.versions,
+                   .strategy = scenario.strategy_name,
+                   .precision = scenario.precision,
+                   .parameters = parameter_count(graph),
+                   .gpus = scenario.gpus,
+                   .micro_batch = scenario.workload.micro_batch,
+                   .grad_accum = scenario.training.micro_batches,
+                   .global_batch = scenario.global_batch,
+                   .global_batch_tokens = scenario.global_batch_tokens,
+                   .encoder_decoder = entry(scenario.model.family).encoder_decoder,
+                   .values = scenario.values,
+                   .scenario_hash = scenario.hash,
+                   .result = simulate(program, cluster, {.fold = options.fold, .timeline = options.timeline}),
+                   .advice = {}};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
   record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return record;
