@@ -17,17 +17,16 @@ std::string words(const std::vector<Change>& changes) {
 
 std::string to_text(const OomAdvice& advice) {
   std::string out;
-  Table fits{{"this change alone makes it fit", "step\ns", "tokens/s\nper GPU", "cost", "reserved\npeak GiB"},
-             {}};
+  Table fits{{"with this it fits", "step\ns", "tokens/s\nper GPU", "cost", "reserved\npeak GiB"}, {}};
   for (const WouldFit& w : advice.would_fit)
     fits.rows.push_back({words(w.change), fmt::format("{:.4f}", seconds(w.step_time)),
                          rounded(w.tokens_per_s_per_gpu), percent(w.cost), gib_text(w.peak_reserved)});
   if (fits.rows.empty())
-    out += "no single change makes it fit\n";
+    out += "no change that was tried makes it fit\n";
   else
     out += to_text(fits) + fmt::format("cost: against {} tokens/s per GPU, were memory unlimited\n",
                                        rounded(advice.unlimited_tokens_per_s_per_gpu));
-  Table tried{{"this does not help", "still out of memory in"}, {}};
+  Table tried{{"not enough", "still out of memory in"}, {}};
   for (const DoesNotHelp& d : advice.tried) tried.rows.push_back({words(d.change), d.dies_in});
   if (!tried.rows.empty()) out += "\n" + to_text(tried);
   return out;

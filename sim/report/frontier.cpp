@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "sim/report/numbers.h"
 #include "sim/report/table.h"
 #include "sim/report/text.h"
@@ -7,11 +9,23 @@ namespace {
 
 std::string leaf(const std::string& key) { return key.substr(key.rfind('.') + 1); }
 
-const RunRecord* any_run(const FrontierResult& frontier) {
+// What all runs have in common.
+std::string heading(const FrontierResult& frontier) {
+  std::vector<const RunRecord*> runs;
   for (const FrontierRow& row : frontier.rows)
     for (const auto* side : {&row.boundary.last_fit, &row.boundary.first_oom})
-      if (*side && (*side)->trial.run) return &*(*side)->trial.run;
-  return nullptr;
+      if (*side && (*side)->trial.run) runs.push_back(&*(*side)->trial.run);
+  if (runs.empty()) return "";
+  const RunRecord& first = *runs.front();
+  const auto common = [&](const std::string& text, auto member) {
+    const bool same = std::all_of(runs.begin(), runs.end(),
+                                  [&](const RunRecord* run) { return run->*member == first.*member; });
+    return same ? text : "";
+  };
+  return first.model + " on " + common(fmt::format("{} x {}, ", first.gpus, first.gpu), &RunRecord::gpus) +
+         first.topology + common(", " + first.strategy, &RunRecord::strategy) +
+         common(", " + first.precision, &RunRecord::precision) +
+         fmt::format(": {} GiB per GPU\n", gib_text(first.result.memory.capacity));
 }
 
 std::vector<std::string> cells(const FrontierRow& row) {
@@ -38,10 +52,7 @@ std::vector<std::string> cells(const FrontierRow& row) {
 std::string to_text(const FrontierResult& frontier) {
   std::string out = fmt::format("{} {} that fits, for each {}\n", frontier.smallest ? "smallest" : "largest",
                                 frontier.along, frontier.over);
-  const RunRecord* run = any_run(frontier);
-  if (run != nullptr)
-    out += fmt::format("{}, {}, {}, {}: {} GiB per GPU\n", run->model, run->topology, run->strategy,
-                       run->precision, gib_text(run->result.memory.capacity));
+  out += heading(frontier);
   Table table{
       {leaf(frontier.over), leaf(frontier.along) + (frontier.smallest ? "\nfits from" : "\nfits up to"),
        "reserved\npeak GiB", "tokens/s\nper GPU", "global\nbatch", "batch\ntokens", "no longer\nat",

@@ -11,9 +11,9 @@ std::string reason(const FitPoint& point, const std::string& what) {
   const std::string place = oom_place(*point.trial.run->result.oom);
   if (floor.exceeds())
     return fmt::format(
-        "{} GiB of tensors are live at once on a GPU of {} GiB; with {} {} it is out of memory in {}",
-        gib_text(floor.live), gib_text(floor.capacity), to_string(point.value), what, place);
-  return fmt::format("with {} {} it is out of memory in {}", to_string(point.value), what, place);
+        "even with {} {} each GPU holds {} GiB of tensors at once, of {} GiB; out of memory in {}",
+        to_string(point.value), what, gib_text(floor.live), gib_text(floor.capacity), place);
+  return fmt::format("even with {} {} it is out of memory in {}", to_string(point.value), what, place);
 }
 
 std::string holes(const LimitResult& limit, const LimitRow& row) {
@@ -55,7 +55,7 @@ std::string largest_text(const LimitResult& limit) {
   }
   out += fmt::format("{} x {}, {}; ", shown->gpus, shown->gpu, shown->strategy) + heading(*shown);
   out += "\n" + to_text(table);
-  if (!b.last_fit) out += "nothing fits: " + reason(*b.first_oom, limit.key) + "\n";
+  if (!b.last_fit) out += "nothing fits: " + reason(*b.first_oom, "as " + limit.key) + "\n";
   if (b.last_fit && !b.first_oom)
     out += fmt::format("every value tried fits{}\n", b.refused_after.empty() ? "" : "; " + b.refused_after);
   return out + holes(limit, row);

@@ -52,7 +52,7 @@ Json changes_schema() {
 
 Json would_fit_schema() {
   return {{"type", "array"},
-          {"description", "single changes that make the scenario fit, simulated, the cheapest first"},
+          {"description", "smallest changes that make the scenario fit, simulated, the cheapest first"},
           {"items", object({{"change", changes_schema()},
                             {"step_time_s", type("number", "")},
                             {"tokens_per_s_per_gpu", type("number", "")},

@@ -1,4 +1,4 @@
-// What would have made a run fit: single changes of its scenario, each with what the simulation made of it.
+// What would have made a run fit: changes of its scenario, each with what the simulation made of it.
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@ struct Change {
 };
 
 struct WouldFit {
-  std::vector<Change> change;  // one key, and those that have to follow it
+  std::vector<Change> change;  // one key, if that is enough, and those that have to follow it
   Time step_time;
   double tokens_per_s_per_gpu = 0;
   double cost = 0;  // share of the throughput lost against the unchanged scenario on GPUs of unlimited memory

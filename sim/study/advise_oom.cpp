@@ -121,27 +121,30 @@ Boundary smallest_change(const ChangeKind& kind, const Settings& settings, const
                        {.floor_is_monotone = kind.floor_is_monotone, .surroundings = false, .progress = {}});
 }
 
+// Changes that nothing else will do without: FSDP for DDP, else the most checkpointing.
+Changes drastic_change(const Scenario& scenario) {
+  const std::string kind = "strategy.kind", checkpoints = "training.activation_checkpointing";
+  const Settings resolved = resolved_settings(scenario);
+  if (resolved.find(kind)->value == Scalar(std::string("ddp"))) return {{kind, std::string("fsdp")}};
+  return {{checkpoints, std::string("full")}};
+}
+
 double unlimited_throughput(Scenario scenario) {
   scenario.gpu.memory = Bytes{std::int64_t{1} << 60};
   return run(scenario).result.throughput.tokens_per_s_per_gpu;
 }
 
-}  // namespace
-
-OomAdvice advise_oom(const Settings& settings, const Library& library) {
-  const Scenario scenario = resolve(settings, library);
-  const std::vector<ChangeKind> all = change_kinds(settings, scenario);
-  OomAdvice advice;
+// Tries every kind of change to `settings`, on top of `already`.
+void try_all(OomAdvice& advice, const Settings& settings, const Library& library, const Changes& already) {
+  const std::vector<ChangeKind> all = change_kinds(settings, resolve(settings, library));
   std::vector<Boundary> found(all.size());
-  in_parallel(all.size() + 1, [&](std::size_t i) {
-    if (i == 0)
-      advice.unlimited_tokens_per_s_per_gpu = unlimited_throughput(scenario);
-    else
-      found[i - 1] = smallest_change(all[i - 1], settings, library);
-  });
+  in_parallel(all.size(), [&](std::size_t i) { found[i] = smallest_change(all[i], settings, library); });
   for (std::size_t i = 0; i < all.size(); ++i) {
     const auto change_of = [&](const FitPoint& point) {
-      return all[i].steps[static_cast<std::size_t>(std::get<std::int64_t>(point.value))];
+      const Changes& own = all[i].steps[static_cast<std::size_t>(std::get<std::int64_t>(point.value))];
+      Changes changes = already;
+      changes.insert(changes.end(), own.begin(), own.end());
+      return changes;
     };
     if (found[i].last_fit) {
       const Result& r = found[i].last_fit->trial.run->result;
@@ -157,6 +160,20 @@ OomAdvice advise_oom(const Settings& settings, const Library& library) {
                               .dies_in = oom_place(*trial.run->result.oom),
                               .live = trial.floor.live});
     }
+  }
+}
+
+}  // namespace
+
+OomAdvice advise_oom(const Settings& settings, const Library& library) {
+  const Scenario scenario = resolve(settings, library);
+  OomAdvice advice;
+  advice.unlimited_tokens_per_s_per_gpu = unlimited_throughput(scenario);
+  try_all(advice, settings, library, {});
+  if (advice.would_fit.empty()) {
+    const Changes drastic = drastic_change(scenario);
+    const MakeSettings with_it = [&] { return changed(settings, drastic); };
+    if (try_floor(with_it, library).legal()) try_all(advice, with_it(), library, drastic);
   }
   std::stable_sort(advice.would_fit.begin(), advice.would_fit.end(),
                    [](const WouldFit& a, const WouldFit& b) { return a.cost < b.cost; });

@@ -27,16 +27,20 @@ std::vector<std::string> parts(const std::string& text) {
   return all;
 }
 
-SweepAxis axis_of(ScenarioFile& scenario, const std::string& part, const Place& place) {
+struct KeyAxis : SweepAxis {
+  bool usual = false;  // values nobody asked for: those that are illegal are left out
+};
+
+KeyAxis axis_of(ScenarioFile& scenario, const std::string& part, const Place& place) {
   const std::size_t equals = part.find('=');
   const std::string key = part.substr(0, equals);
   const auto in_sweep = std::find_if(scenario.axes.begin(), scenario.axes.end(),
                                      [&](const SweepAxis& a) { return a.key == key; });
-  SweepAxis axis;
+  KeyAxis axis{{}, false};
   if (equals != std::string::npos) {
-    axis = read_axis_text(key, part.substr(equals + 1), place);
+    axis = {read_axis_text(key, part.substr(equals + 1), place), false};
   } else if (in_sweep != scenario.axes.end()) {
-    axis = *in_sweep;
+    axis = {*in_sweep, false};
   } else {
     const KeySpec& spec = key_spec(key, place);
     std::string values = default_values(key);
@@ -47,7 +51,7 @@ SweepAxis axis_of(ScenarioFile& scenario, const std::string& part, const Place& 
     if (values.empty())
       throw InputError(place,
                        fmt::format("{0} has no usual values; give them: {0}=1..64 or {0}=[1,2,4]", key));
-    axis = read_axis_text(key, values, place);
+    axis = {read_axis_text(key, values, place), true};
   }
   if (in_sweep != scenario.axes.end()) scenario.axes.erase(in_sweep);
   return axis;
@@ -89,7 +93,7 @@ FrontierResult frontier(ScenarioFile scenario, const std::string& over, const Li
   if (keys.size() != 2)
     throw InputError(
         place, "two keys are expected, separated by a comma: training.micro_batch,training.sequence_length");
-  const SweepAxis first = axis_of(scenario, keys[0], place), second = axis_of(scenario, keys[1], place);
+  const KeyAxis first = axis_of(scenario, keys[0], place), second = axis_of(scenario, keys[1], place);
   if (first.key == second.key) throw InputError(place, fmt::format("{} is given twice", first.key));
   const Settings base = only_one(scenario);
 
@@ -112,6 +116,7 @@ FrontierResult frontier(ScenarioFile scenario, const std::string& over, const Li
   const auto illegal = [](const FrontierRow& row) { return !row.boundary.refusal.empty(); };
   if (std::all_of(result.rows.begin(), result.rows.end(), illegal))
     throw InputError({}, result.rows.front().boundary.refusal);
+  if (first.usual) std::erase_if(result.rows, illegal);
   return result;
 }
 
