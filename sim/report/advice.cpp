@@ -24,8 +24,9 @@ std::string to_text(const OomAdvice& advice) {
   if (fits.rows.empty())
     out += "no change that was tried makes it fit\n";
   else
-    out += to_text(fits) + fmt::format("cost: against {} tokens/s per GPU, were memory unlimited\n",
-                                       rounded(advice.unlimited_tokens_per_s_per_gpu));
+    out += to_text(fits) +
+           fmt::format("cost: against {} tokens/s per GPU, were memory unlimited; below 0% it gains\n",
+                       rounded(advice.unlimited_tokens_per_s_per_gpu));
   Table tried{{"not enough", "still out of memory in"}, {}};
   for (const DoesNotHelp& d : advice.tried) tried.rows.push_back({words(d.change), d.dies_in});
   if (!tried.rows.empty()) out += "\n" + to_text(tried);

@@ -154,7 +154,7 @@ void try_all(OomAdvice& advice, const Settings& settings, const Library& library
                                   .tokens_per_s_per_gpu = tokens,
                                   .cost = 1 - tokens / advice.unlimited_tokens_per_s_per_gpu,
                                   .peak_reserved = r.memory.peak_reserved});
-    } else if (found[i].first_oom) {
+    } else if (found[i].first_oom && already.empty()) {
       const Trial& trial = found[i].first_oom->trial;
       advice.tried.push_back({.change = change_of(*found[i].first_oom),
                               .dies_in = oom_place(*trial.run->result.oom),
