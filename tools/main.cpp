@@ -13,6 +13,9 @@
 #include "sim/report/json.h"
 #include "sim/report/text.h"
 #include "sim/scenario/scenario.h"
+#include "sim/study/advise_oom.h"
+#include "sim/study/frontier.h"
+#include "sim/study/limit.h"
 #include "sim/study/sweep.h"
 
 #include "tools/show.h"
@@ -93,7 +96,8 @@ constexpr Shorthand shorthands[] = {
     {"--global-batch", "training.global_batch", "sequences per step over all GPUs"},
     {"--sequence-length", "training.sequence_length", "tokens"},
     {"--precision", "training.precision", "fp32, tf32, fp16-mixed or bf16-mixed"},
-    {"--checkpointing", "training.activation_checkpointing", "none, full, selective, selective-op or every-k"},
+    {"--checkpointing", "training.activation_checkpointing",
+     "none, full, selective, selective-op or every-k"},
     {"--stack", "training.stack", "a name in topologies/stacks or a path"},
 };
 
@@ -101,8 +105,10 @@ struct Options {
   std::string scenario, format, output;
   std::vector<std::string> sets;
   std::vector<std::string> short_values = std::vector<std::string>(std::size(shorthands));
-  bool quiet = false, no_fold = false, fail_on_oom = false;
+  bool quiet = false, no_fold = false, fail_on_oom = false, no_advice = false;
   std::string memory_timeline;
+  std::string over, max, min;
+  LimitOptions limit;
   std::string kind, name, graphviz;
 };
 
@@ -139,6 +145,32 @@ ScenarioFile read(const Options& o, const Library& library) {
 
 std::string format_of(const Options& o) { return o.format.empty() ? "table" : o.format; }
 
+// A line on standard error that shows what is being simulated.
+class ProgressLine {
+ public:
+  explicit ProgressLine(const Options& o) : shown_(!o.quiet && isatty(STDERR_FILENO) != 0) {}
+  ~ProgressLine() {
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  void show(const std::string& text) const {
+    if (shown_) std::fputs(("\r\033[K" + text.substr(0, 75)).c_str(), stderr);
+  }
+
+ private:
+  bool shown_;
+};
+
+template <class ResultOfStudy>
+void print_in_format(const ResultOfStudy& result, const Options& o) {
+  const std::string format = format_of(o);
+  print(format == "json"  ? to_json(result, tool)
+        : format == "csv" ? to_csv(result)
+                          : to_text(result),
+        o.output);
+}
+
 // --- commands ---------------------------------------------------------------------------------------------
 
 int run_command(const Options& o, const Library& library) {
@@ -155,33 +187,51 @@ int run_command(const Options& o, const Library& library) {
     throw InputError({"--memory-timeline " + o.memory_timeline},
                      "a file that ends in .csv or .json is expected");
   MemoryTimeline memory;
-  const RunRecord record = run(resolve(sample.settings, library),
-                               {.fold = !o.no_fold, .memory = o.memory_timeline.empty() ? nullptr : &memory});
+  RunRecord record = run(resolve(sample.settings, library),
+                         {.fold = !o.no_fold, .memory = o.memory_timeline.empty() ? nullptr : &memory});
+  if (record.result.out_of_memory() && !o.no_advice) record.advice = advise_oom(sample.settings, library);
   if (!o.memory_timeline.empty())
     write_file(o.memory_timeline, memory_csv ? to_csv(memory) : to_json(memory, record, tool));
-  const std::string format = format_of(o);
-  print(format == "json"  ? to_json(record, tool)
-        : format == "csv" ? to_csv(record)
-                          : to_text(record),
-        o.output);
+  print_in_format(record, o);
   return o.fail_on_oom && record.result.out_of_memory() ? out_of_memory : done;
+}
+
+int frontier_command(const Options& o, const Library& library) {
+  if (o.over.empty())
+    throw InputError({"frontier"}, "needs two keys: --over training.micro_batch,training.sequence_length");
+  const FrontierResult result = [&] {
+    const ProgressLine line(o);
+    return frontier(read(o, library), o.over, library, [&](const std::string& text) { line.show(text); });
+  }();
+  print_in_format(result, o);
+  return done;
+}
+
+int limit_command(const Options& o, const Library& library) {
+  if (o.max.empty() == o.min.empty())
+    throw InputError({"limit"}, "needs either --max KEY or --min cluster.gpus");
+  if (!o.min.empty() && o.min != "cluster.gpus")
+    throw InputError({"--min " + o.min}, "only the fewest GPUs are searched: --min cluster.gpus");
+  const LimitResult result = [&] {
+    const ProgressLine line(o);
+    const auto progress = [&](const std::string& text) { line.show(text); };
+    return o.min.empty() ? largest_value(read(o, library), o.max, o.limit, library, progress)
+                         : fewest_gpus(read(o, library), o.limit, library, progress);
+  }();
+  print_in_format(result, o);
+  return done;
 }
 
 int sweep_command(const Options& o, const Library& library) {
   const ScenarioFile scenario = read(o, library);
-  const bool progress = !o.quiet && isatty(STDERR_FILENO) != 0;
-  const SweepResult result =
-      sweep(scenario, library, {.fold = !o.no_fold},
-            [&](std::size_t i, std::size_t total, const std::string& label) {
-              if (progress)
-                std::fputs(fmt::format("\r\033[K[{}/{}] {}", i, total, label.substr(0, 60)).c_str(), stderr);
-            });
-  if (progress) std::fputs("\r\033[K", stderr);
-  const std::string format = format_of(o);
-  print(format == "json"  ? to_json(result, tool)
-        : format == "csv" ? to_csv(result)
-                          : to_text(result),
-        o.output);
+  const SweepResult result = [&] {
+    const ProgressLine line(o);
+    return sweep(scenario, library, {.fold = !o.no_fold},
+                 [&](std::size_t i, std::size_t total, const std::string& label) {
+                   line.show(fmt::format("[{}/{}] {}", i, total, label));
+                 });
+  }();
+  print_in_format(result, o);
   const bool oom = std::any_of(result.rows.begin(), result.rows.end(),
                                [](const SweepRow& r) { return r.run && r.run->result.out_of_memory(); });
   return o.fail_on_oom && oom ? out_of_memory : done;
@@ -255,6 +305,10 @@ int dispatch(int argc, char** argv) {
   Options o;
   CLI::App* run = app.add_subcommand("run", "simulate one scenario");
   CLI::App* sweep = app.add_subcommand("sweep", "simulate the product of a scenario's [sweep] axes");
+  CLI::App* frontier =
+      app.add_subcommand("frontier", "the boundary between fits and out of memory over two keys");
+  CLI::App* limit = app.add_subcommand(
+      "limit", "the largest value of a key that fits, or the fewest GPUs on which the model trains");
   CLI::App* check =
       app.add_subcommand("check", "resolve a scenario, print every value with its origin, run nothing");
   CLI::App* show = app.add_subcommand(
@@ -268,6 +322,20 @@ int dispatch(int argc, char** argv) {
   }
   run->add_option("--memory-timeline", o.memory_timeline,
                   "write the memory of the fullest GPU over time to a file, .csv or .json");
+  run->add_flag("--no-advice", o.no_advice, "when memory runs out, do not search for what would fit");
+  for (CLI::App* command : {frontier, limit}) {
+    add_scenario_options(*command, o);
+    add_output_options(*command, o, true);
+  }
+  frontier->add_option(
+      "--over", o.over,
+      "KEY,KEY: a row for each value of the first, the boundary along the second; values as "
+      "KEY=1..64, \"KEY=8..512 x2\" or KEY=[1,2,4], else of the scenario's [sweep], else the "
+      "key's usual ones");
+  limit->add_option("--max", o.max, "KEY: the largest value that fits, of any integer key");
+  limit->add_option("--min", o.min, "cluster.gpus: the fewest GPUs, for every strategy");
+  limit->add_option("--step", o.limit.step, "--max tries multiples of it (1; 128 tokens)");
+  limit->add_option("--up-to", o.limit.up_to, "the largest value tried (--min: 512 GPUs)");
   add_scenario_options(*check, o);
   add_output_options(*check, o, false);
   show->add_option("kind", o.kind, "what to show")
@@ -291,6 +359,8 @@ int dispatch(int argc, char** argv) {
   const Library library = make_library();
   if (run->parsed()) return run_command(o, library);
   if (sweep->parsed()) return sweep_command(o, library);
+  if (frontier->parsed()) return frontier_command(o, library);
+  if (limit->parsed()) return limit_command(o, library);
   if (check->parsed()) return check_command(o, library);
   if (show->parsed()) return show_command(o, library);
   if (schema->parsed()) return schema_command(o);

@@ -1,5 +1,7 @@
 #include "sim/program/count.h"
 
+#include <algorithm>
+
 namespace shardsim {
 namespace {
 
@@ -31,6 +33,18 @@ Counts count(const Program& program, Section section) {
   for (const Repeat& repeat : program[section])
     for (const Instruction& i : program.bodies[repeat.body]) add(counts, program, i, repeat.times);
   return counts;
+}
+
+Bytes peak_live_bytes(const Program& program) {
+  Bytes live, peak;
+  for (const Section s : {Section::init, Section::first, Section::second, Section::steady})
+    for (const Repeat& repeat : program[s])
+      for (const Instruction& i : program.bodies[repeat.body]) {
+        if (const auto* alloc = std::get_if<Alloc>(&i)) live += program.tensors[alloc->tensor].bytes;
+        if (const auto* free = std::get_if<Free>(&i)) live -= program.tensors[free->tensor].bytes;
+        peak = std::max(peak, live);
+      }
+  return peak;
 }
 
 }  // namespace shardsim

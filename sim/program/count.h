@@ -1,4 +1,4 @@
-// What one section of a program asks for, without running it.
+// What a program asks for, without running it.
 #pragma once
 
 #include <array>
@@ -22,5 +22,10 @@ struct Counts {
 };
 
 Counts count(const Program& program, Section section);
+
+// The most bytes of requested tensors that are live at once, from the set-up through every step: no allocator
+// can do with less, however it rounds and whatever it caches.
+// Requires: verify(program) is empty, so a repeated body or step leaves what is live as it was.
+Bytes peak_live_bytes(const Program& program);
 
 }  // namespace shardsim

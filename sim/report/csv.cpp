@@ -68,6 +68,11 @@ Cells cells(const RunRecord& run) {
   return row;
 }
 
+void add_sides(std::vector<Cells>& rows, const Boundary& boundary) {
+  for (const auto& side : {boundary.last_fit, boundary.first_oom})
+    if (side && side->trial.run) rows.push_back(cells(*side->trial.run));
+}
+
 }  // namespace
 
 std::string to_csv(const RunRecord& run) { return write({cells(run)}); }
@@ -98,6 +103,18 @@ std::string to_csv(const MemoryTimeline& memory) {
     out += "\n";
   }
   return out;
+}
+
+std::string to_csv(const FrontierResult& frontier) {
+  std::vector<Cells> rows;
+  for (const FrontierRow& row : frontier.rows) add_sides(rows, row.boundary);
+  return write(rows);
+}
+
+std::string to_csv(const LimitResult& limit) {
+  std::vector<Cells> rows;
+  for (const LimitRow& row : limit.rows) add_sides(rows, row.boundary);
+  return write(rows);
 }
 
 }  // namespace shardsim

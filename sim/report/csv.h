@@ -5,12 +5,17 @@
 
 #include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
+#include "sim/study/frontier.h"
+#include "sim/study/limit.h"
 #include "sim/study/sweep.h"
 
 namespace shardsim {
 
 std::string to_csv(const RunRecord& run);
 std::string to_csv(const SweepResult& sweep);
+// The runs on both sides of each boundary.
+std::string to_csv(const FrontierResult& frontier);
+std::string to_csv(const LimitResult& limit);
 
 // Of `run --memory-timeline`: a row per change, in picoseconds and bytes.
 std::string to_csv(const MemoryTimeline& memory);

@@ -49,7 +49,31 @@ Json communication(const Result& r) {
   return object;
 }
 
-Json out_of_memory(const OutOfMemory& oom) {
+Json changes(const std::vector<Change>& all) {
+  Json object = Json::object();
+  for (const Change& c : all) object[c.key] = to_value(c.value);
+  return object;
+}
+
+Json would_fit(const OomAdvice& advice) {
+  Json list = Json::array();
+  for (const WouldFit& w : advice.would_fit)
+    list.push_back({{"change", changes(w.change)},
+                    {"step_time_s", seconds(w.step_time)},
+                    {"tokens_per_s_per_gpu", w.tokens_per_s_per_gpu},
+                    {"cost", w.cost},
+                    {"peak_reserved_bytes", w.peak_reserved.count}});
+  return list;
+}
+
+Json tried(const OomAdvice& advice) {
+  Json list = Json::array();
+  for (const DoesNotHelp& d : advice.tried)
+    list.push_back({{"change", changes(d.change)}, {"dies_in", d.dies_in}, {"live_bytes", d.live.count}});
+  return list;
+}
+
+Json out_of_memory(const OutOfMemory& oom, const std::optional<OomAdvice>& advice) {
   Json largest = Json::array();
   for (const OutOfMemory::Live& l : oom.largest_live)
     largest.push_back({{"tensor", l.tensor}, {"category", name(l.category)}, {"bytes", l.bytes.count}});
@@ -68,7 +92,11 @@ Json out_of_memory(const OutOfMemory& oom) {
           {"reserved_bytes", oom.reserved.count},
           {"fragmented_bytes", oom.fragmented.count},
           {"live_bytes", by_category(oom.live)},
-          {"largest_live", std::move(largest)}};
+          {"largest_live", std::move(largest)},
+          {"would_fit", advice ? would_fit(*advice) : Json(nullptr)},
+          {"tried", advice ? tried(*advice) : Json(nullptr)},
+          {"unlimited_tokens_per_s_per_gpu",
+           advice ? Json(advice->unlimited_tokens_per_s_per_gpu) : Json(nullptr)}};
 }
 
 Json phases(const Result& r) {
@@ -137,7 +165,7 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                        {"alloc_retries", m.alloc_retries},
                        {"peak_host", m.peak_host.count}};
   j["memory_at_peak"] = by_category(m.at_peak);
-  j["oom"] = oom ? out_of_memory(*r.oom) : Json(nullptr);
+  j["oom"] = oom ? out_of_memory(*r.oom, run.advice) : Json(nullptr);
   j["measured"] = comparisons(run);
   j["scenario"] = values(run.values);
   j["engine"] = {{"events", r.engine.events},
@@ -146,6 +174,50 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                  {"ranks", r.engine.ranks},
                  {"rank_classes", r.engine.rank_classes}};
   return j;
+}
+
+// One side of a boundary.
+Json point(const std::optional<FitPoint>& p) {
+  if (!p || !p->trial.run) return nullptr;
+  const RunRecord& run = *p->trial.run;
+  const Result& r = run.result;
+  const bool oom = r.out_of_memory();
+  const auto unless_oom = [&](double value) { return oom ? Json(nullptr) : Json(value); };
+  Json death = nullptr;
+  if (oom)
+    death = {{"step", r.oom->step},
+             {"phase", r.oom->phase},
+             {"tensor", r.oom->tensor},
+             {"requested_bytes", r.oom->requested.count},
+             {"free_bytes", r.oom->free.count}};
+  return {{"value", to_value(p->value)},
+          {"status", oom ? "oom" : "ok"},
+          {"strategy", run.strategy},
+          {"gpus", run.gpus},
+          {"global_batch", run.global_batch},
+          {"global_batch_tokens", run.global_batch_tokens},
+          {"step_time_s", unless_oom(seconds(r.step_time))},
+          {"tokens_per_s_per_gpu", unless_oom(r.throughput.tokens_per_s_per_gpu)},
+          {"tflops_per_gpu_model", unless_oom(tflops(r.throughput.model))},
+          {"peak_allocated_bytes", r.memory.peak_allocated.count},
+          {"peak_reserved_bytes", r.memory.peak_reserved.count},
+          {"live_bytes", p->trial.floor.live.count},
+          {"outside_allocator_bytes", r.memory.outside_allocator.count},
+          {"capacity_bytes", r.memory.capacity.count},
+          {"oom", std::move(death)}};
+}
+
+Json list(const std::vector<Scalar>& values) {
+  Json array = Json::array();
+  for (const Scalar& v : values) array.push_back(to_value(v));
+  return array;
+}
+
+Json boundary(const Boundary& b) {
+  const auto text = [](const std::string& s) { return s.empty() ? Json(nullptr) : Json(s); };
+  return {{"refused", text(b.refusal)},      {"last_fit", point(b.last_fit)},
+          {"first_oom", point(b.first_oom)}, {"refused_after", text(b.refused_after)},
+          {"holes", list(b.holes)},          {"simulated", b.simulated}};
 }
 
 }  // namespace
@@ -188,6 +260,37 @@ std::string to_json(const MemoryTimeline& memory, const RunRecord& run, const To
                   {"reserved_bytes", column([](const MemoryRow& r) { return r.reserved.count; })},
                   {"live_bytes", std::move(live)}};
   return j.dump() + "\n";
+}
+
+std::string to_json(const FrontierResult& frontier, const Tool& tool) {
+  Json j = header("shardsim.frontier/1", tool);
+  j["over"] = frontier.over;
+  j["along"] = frontier.along;
+  j["boundary"] = frontier.smallest ? "smallest" : "largest";
+  j["values"] = list(frontier.values);
+  j["everything_fits"] = frontier.everything_fits();
+  j["nothing_fits"] = frontier.nothing_fits();
+  j["rows"] = Json::array();
+  for (const FrontierRow& row : frontier.rows) {
+    Json one = {{"value", row.label}};
+    one.update(boundary(row.boundary));
+    j["rows"].push_back(std::move(one));
+  }
+  return j.dump(2) + "\n";
+}
+
+std::string to_json(const LimitResult& limit, const Tool& tool) {
+  Json j = header("shardsim.limit/1", tool);
+  j["key"] = limit.key;
+  j["limit"] = limit.largest ? "largest" : "smallest";
+  j["values"] = list(limit.values);
+  j["rows"] = Json::array();
+  for (const LimitRow& row : limit.rows) {
+    Json one = {{"label", row.label}, {"change", changes(row.change)}};
+    one.update(boundary(row.boundary));
+    j["rows"].push_back(std::move(one));
+  }
+  return j.dump(2) + "\n";
 }
 
 std::string to_json(const std::vector<RecordedValue>& all, const Tool& tool) {

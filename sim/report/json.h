@@ -7,6 +7,8 @@
 
 #include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
+#include "sim/study/frontier.h"
+#include "sim/study/limit.h"
 #include "sim/study/sweep.h"
 
 namespace shardsim {
@@ -17,6 +19,8 @@ struct Tool {
 
 std::string to_json(const RunRecord& run, const Tool& tool);
 std::string to_json(const SweepResult& sweep, const Tool& tool);
+std::string to_json(const FrontierResult& frontier, const Tool& tool);
+std::string to_json(const LimitResult& limit, const Tool& tool);
 std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
 
 // Of `run --memory-timeline`: columns of differences, so that a long run stays small.

@@ -44,6 +44,32 @@ Json scenario_values() {
                {"origin", type("string", "file:line:column, the command line, or the default's reason")}})}};
 }
 
+Json changes_schema() {
+  return {{"type", "object"},
+          {"description", "values by dotted key"},
+          {"additionalProperties", {{"type", Json::array({"boolean", "integer", "number", "string"})}}}};
+}
+
+Json would_fit_schema() {
+  return {{"type", "array"},
+          {"description", "smallest changes that make the scenario fit, simulated, the cheapest first"},
+          {"items", object({{"change", changes_schema()},
+                            {"step_time_s", type("number", "")},
+                            {"tokens_per_s_per_gpu", type("number", "")},
+                            {"cost", type("number",
+                                          "share of the throughput lost against the unchanged "
+                                          "scenario on GPUs of unlimited memory")},
+                            {"peak_reserved_bytes", type("integer", "")}})}};
+}
+
+Json tried_schema() {
+  return {{"type", "array"},
+          {"description", "the largest changes of their kinds that do not help"},
+          {"items", object({{"change", changes_schema()},
+                            {"dies_in", type("string", "step and phase")},
+                            {"live_bytes", type("integer", "tensors that would be live at once")}})}};
+}
+
 Json run_schema() {
   Json tflops = object(
       {{"model", type("number", "forward and backward, nothing twice, without the causal discount")},
@@ -65,7 +91,7 @@ Json run_schema() {
        {"tensor", type("string", "that did not fit")},
        {"category", type("string", "")},
        {"on_host", type("boolean", "the node's memory ran out; the bytes are a GPU's share")},
-        {"requested_bytes", type("integer", "by the tensor")},
+       {"requested_bytes", type("integer", "by the tensor")},
        {"segment_bytes", type("integer", "from CUDA: a segment, or pages to map")},
        {"free_bytes", type("integer", "left on the device")},
        {"limit_bytes", type("integer",
@@ -79,7 +105,10 @@ Json run_schema() {
         {{"type", "array"},
          {"items", object({{"tensor", type("string", "")},
                            {"category", type("string", "")},
-                           {"bytes", type("integer", "")}})}}}});
+                           {"bytes", type("integer", "")}})}}},
+       {"would_fit", or_null(would_fit_schema())},
+       {"tried", or_null(tried_schema())},
+       {"unlimited_tokens_per_s_per_gpu", nullable("number", "of the scenario, were memory unlimited")}});
   return object(
       {{"schema", {{"const", "shardsim.run/1"}}},
        {"tool_version", type("string", "")},
@@ -187,14 +216,80 @@ Json memory_timeline_schema() {
       "Memory of one GPU from the set-up to the end of the simulation, a row after each change.");
 }
 
+// One side of a boundary between what fits and what does not.
+Json point_schema(const char* description) {
+  Json schema = object({{"value", {{"type", Json::array({"boolean", "integer", "number", "string"})}}},
+                        {"status", {{"enum", {"ok", "oom"}}}},
+                        {"strategy", type("string", "")},
+                        {"gpus", type("integer", "")},
+                        {"global_batch", type("integer", "sequences per step")},
+                        {"global_batch_tokens", type("integer", "encoder and decoder tokens per step")},
+                        {"step_time_s", nullable("number", "of the slowest rank")},
+                        {"tokens_per_s_per_gpu", nullable("number", "encoder + decoder")},
+                        {"tflops_per_gpu_model", nullable("number", "without recomputation")},
+                        {"peak_allocated_bytes", type("integer", "until it ended")},
+                        {"peak_reserved_bytes", type("integer", "until it ended")},
+                        {"live_bytes", type("integer", "tensors that are live at once if it does not end")},
+                        {"outside_allocator_bytes", type("integer", "CUDA context, NCCL")},
+                        {"capacity_bytes", type("integer", "as CUDA reports it")},
+                        {"oom", or_null(object({{"step", type("integer", "0 = set-up, 1 = first step")},
+                                                {"phase", type("string", "")},
+                                                {"tensor", type("string", "")},
+                                                {"requested_bytes", type("integer", "")},
+                                                {"free_bytes", type("integer", "")}}))}},
+                       description);
+  return or_null(std::move(schema));
+}
+
+Json array_of(const char* kind, const char* description) {
+  return {{"type", "array"}, {"items", {{"type", kind}}}, {"description", description}};
+}
+
+// A row of `frontier` or `limit`: what it is, and where its boundary lies.
+Json rows_schema(Json properties) {
+  properties.update(
+      Json{{"refused", nullable("string", "why no value is legal")},
+           {"last_fit", point_schema("the furthest value that fits; null if none does")},
+           {"first_oom", point_schema("the legal value after it, or the first of all; null if all fit")},
+           {"refused_after", nullable("string", "all legal values fit: why the next one is not legal")},
+           {"holes", array_of("integer", "out of memory before last_fit, among the two values before it")},
+           {"simulated", type("integer", "values; all others are ruled out by their live tensors")}});
+  return {{"type", "array"}, {"items", object(std::move(properties))}};
+}
+
+Json frontier_schema() {
+  return object({{"schema", {{"const", "shardsim.frontier/1"}}},
+                 {"tool_version", type("string", "")},
+                 {"git", type("string", "")},
+                 {"over", type("string", "a row for each value of this key")},
+                 {"along", type("string", "the key along which the boundary is searched")},
+                 {"boundary", {{"enum", {"largest", "smallest"}}}},
+                 {"values", array_of("integer", "of that key, as memory is expected to grow")},
+                 {"everything_fits", type("boolean", "")},
+                 {"nothing_fits", type("boolean", "")},
+                 {"rows", rows_schema({{"value", type("string", "of the first key")}})}},
+                "The boundary between what fits and what runs out of memory, over two keys.");
+}
+
+Json limit_schema() {
+  return object(
+      {{"schema", {{"const", "shardsim.limit/1"}}},
+       {"tool_version", type("string", "")},
+       {"git", type("string", "")},
+       {"key", type("string", "")},
+       {"limit", {{"enum", {"largest", "smallest"}}}},
+       {"values", array_of("integer", "searched, as memory is expected to grow")},
+       {"rows", rows_schema({{"label", type("string", "the strategy")}, {"change", changes_schema()}})}},
+      "How far one key goes: the largest value that fits, or the fewest GPUs.");
+}
+
 struct Entry {
   std::string_view command;
   Json (*make)();
 };
-constexpr Entry table[] = {{"check", check_schema},
-                           {"memory-timeline", memory_timeline_schema},
-                           {"run", run_schema},
-                           {"sweep", sweep_schema}};
+constexpr Entry table[] = {{"check", check_schema}, {"frontier", frontier_schema},
+                           {"limit", limit_schema}, {"memory-timeline", memory_timeline_schema},
+                           {"run", run_schema},     {"sweep", sweep_schema}};
 
 }  // namespace
 

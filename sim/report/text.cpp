@@ -5,39 +5,11 @@
 
 #include <fmt/format.h>
 
+#include "sim/report/numbers.h"
 #include "sim/report/table.h"
 
 namespace shardsim {
 namespace {
-
-std::string with_commas(std::int64_t n) {
-  std::string digits = fmt::format("{}", n);
-  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(digits.size()) - 3; i > (n < 0 ? 1 : 0); i -= 3)
-    digits.insert(static_cast<std::size_t>(i), ",");
-  return digits;
-}
-std::string rounded(double x) { return with_commas(std::llround(x)); }
-std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
-std::string tflops(FlopRate rate) { return fmt::format("{:.1f}", rate.count * 1e-12); }
-std::string gib_text(Bytes b) { return fmt::format("{:.2f}", gib(b)); }
-
-std::string seconds_text(Time t) {
-  const double s = seconds(t);
-  return s >= 10    ? fmt::format("{:.2f} s", s)
-         : s >= 0.1 ? fmt::format("{:.3f} s", s)
-                    : fmt::format("{:.3f} ms", s * 1e3);
-}
-
-std::string with_spaces(std::string_view name) {
-  std::string text(name);
-  for (char& c : text)
-    if (c == '_') c = ' ';
-  return text;
-}
-
-std::string oom_place(const OutOfMemory& oom) {
-  return fmt::format("{}{}", oom.step == 0 ? "" : fmt::format("step {}, ", oom.step), oom.phase);
-}
 
 std::string range(const std::vector<Time>& steps) {
   const auto [low, high] = std::minmax_element(steps.begin(), steps.end());
@@ -161,6 +133,7 @@ void out_of_memory(std::string& out, const RunRecord& run) {
     largest.rows.push_back({l.tensor, with_spaces(name(l.category)), gib_text(l.bytes)});
   out += "\n" + to_text(largest);
   memory(out, run);
+  if (run.advice) out += "\n" + to_text(*run.advice);
 }
 
 // What all runs of a sweep have in common needs no column.

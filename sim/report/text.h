@@ -4,12 +4,17 @@
 #include <string>
 
 #include "sim/result/record.h"
+#include "sim/study/frontier.h"
+#include "sim/study/limit.h"
 #include "sim/study/sweep.h"
 
 namespace shardsim {
 
 std::string to_text(const RunRecord& run);
 std::string to_text(const SweepResult& sweep);
+std::string to_text(const FrontierResult& frontier);
+std::string to_text(const LimitResult& limit);
+std::string to_text(const OomAdvice& advice);
 
 // Every value of a scenario with its origin.
 std::string values_text(const std::vector<RecordedValue>& values);

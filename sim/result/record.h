@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "sim/base/scalar.h"
+#include "sim/result/advice.h"
 #include "sim/result/result.h"
 
 namespace shardsim {
@@ -33,7 +35,8 @@ struct RunRecord {
   std::uint64_t scenario_hash = 0;
   Result result;
   std::vector<Comparison> comparisons;
-  double wall_s = 0;  // the simulation took
+  std::optional<OomAdvice> advice;  // if out of memory, and asked for
+  double wall_s = 0;                // the simulation took
 };
 
 // One line: "t5-11b on 512 x a100-sxm-80gb (a100-80gb-roce-2000), fsdp F=512, bf16-mixed, micro-batch 8".

@@ -73,7 +73,7 @@ struct OutOfMemory {
   Bytes requested;       // by the tensor
   Bytes segment;         // from CUDA, in the last attempt: a segment, or pages to map
   Bytes free;            // left on the device
-  Bytes limit;  // of what can be reserved: the capacity without what is outside, or memory_fraction
+  Bytes limit;           // of what can be reserved: the capacity without what is outside, or memory_fraction
   Bytes allocated;       // sums `live`
   Bytes reserved;        // after everything that could be returned was
   Bytes fragmented;      // of that, cached in segments or pages that cannot be returned
@@ -85,6 +85,8 @@ struct OutOfMemory {
   };
   std::vector<Live> largest_live;
 };
+
+std::string oom_place(const OutOfMemory& oom);  // "step 1, backward / decoder 17"
 
 // Time between marks of the default stream, in the reported step.
 struct Phase {

@@ -284,6 +284,11 @@ void check_table(std::string_view name, const Place& place) {
     unknown(without_indices(name), place);
 }
 
+std::vector<std::string> built_choices(const KeySpec& spec) {
+  const bool has_choices = spec.type == choice || spec.type == integer_or_choice;
+  return has_choices ? choices_of(spec.legal, true) : std::vector<std::string>{};
+}
+
 Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place) {
   const auto* i = std::get_if<std::int64_t>(&value);
   const auto* d = std::get_if<double>(&value);

@@ -29,6 +29,8 @@ std::span<const KeySpec> keys();
 const KeySpec& key_spec(std::string_view key, const Place& place);
 // The same for a table that is empty: some key must begin with its name.
 void check_table(std::string_view table, const Place& place);
+// Those of its choices that are built, in the order of the table; none for keys without choices.
+std::vector<std::string> built_choices(const KeySpec& spec);
 
 // `value` as the key's type (an integer serves as a number). Throws InputError for wrong types, values out of
 // range, unknown or not yet supported choices.

@@ -88,7 +88,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
       .scenario_hash = scenario.hash,
       .result = simulate(program, cluster,
                          {.fold = options.fold, .timeline = options.timeline, .memory = options.memory}),
-      .comparisons = {}};
+      .comparisons = {},
+      .advice = {}};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
   record.comparisons = comparisons(scenario, record.result);
   record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -92,6 +92,13 @@ SweepAxis::Point point(const std::string& key, const toml::node& node, const std
   return p;
 }
 
+SweepAxis range_axis(const std::string& key, const std::vector<std::int64_t>& values, const Place& place) {
+  SweepAxis axis{.key = key, .place = place, .points = {}};
+  for (const std::int64_t v : values)
+    axis.points.push_back({{{key, checked(key_spec(key, place), v, place)}}, fmt::format("{}", v), place});
+  return axis;
+}
+
 SweepAxis read_axis(const std::string& key, const toml::node& node, const std::string& file) {
   SweepAxis axis{.key = key, .place = place_of(node, file), .points = {}};
   if (const toml::array* array = node.as_array()) {
@@ -103,9 +110,7 @@ SweepAxis read_axis(const std::string& key, const toml::node& node, const std::s
           axis.place,
           fmt::format("axis \"{}\" is \"{}\"; a list or a range such as \"8..512 x2\" is expected", key,
                       text->get()));
-    for (const std::int64_t v : *values)
-      axis.points.push_back(
-          {{{key, checked(key_spec(key, axis.place), v, axis.place)}}, fmt::format("{}", v), axis.place});
+    axis.points = range_axis(key, *values, axis.place).points;
   } else {
     throw InputError(axis.place,
                      fmt::format("axis \"{}\" needs a list or a range such as \"8..512 x2\"", key));
@@ -114,6 +119,17 @@ SweepAxis read_axis(const std::string& key, const toml::node& node, const std::s
   if (axis.points.size() > axis_points_max)
     throw InputError(axis.place, fmt::format("axis \"{}\" has more than {} values", key, axis_points_max));
   return axis;
+}
+
+// A value of the command line, as TOML or as a bare word.
+Scalar typed(const std::string& text) {
+  try {
+    const toml::table parsed = toml::parse("x = " + text, std::string_view("--set"));
+    if (const std::optional<Scalar> value = scalar(*parsed.get("x")); value && parsed.size() == 1)
+      return *value;
+  } catch (const toml::parse_error&) {  // a bare word
+  }
+  return text;
 }
 
 SkipRule read_skip(const toml::table& table, const std::string& file) {
@@ -267,15 +283,28 @@ void assign(ScenarioFile& scenario, const std::string& assignment) {
 void assign(ScenarioFile& scenario, const std::string& key, const std::string& text,
             const std::string& option) {
   const Place place{fmt::format("{}{}{}", option, option.starts_with("--set") ? "=" : " ", text)};
-  Scalar value = text;
-  try {
-    const toml::table parsed = toml::parse("x = " + text, std::string_view("--set"));
-    if (const std::optional<Scalar> typed = scalar(*parsed.get("x")); typed && parsed.size() == 1)
-      value = *typed;
-  } catch (const toml::parse_error&) {  // a bare word
-  }
-  scenario.settings.set(key, value, {Origin::Kind::flag, place, {}});
+  scenario.settings.set(key, typed(text), {Origin::Kind::flag, place, {}});
   pin(scenario, key);
+}
+
+SweepAxis read_axis_text(const std::string& key, const std::string& text, const Place& place) {
+  if (const auto values = range(text, place)) return range_axis(key, *values, place);
+  const KeySpec& spec = key_spec(key, place);
+  SweepAxis axis{.key = key, .place = place, .points = {}};
+  const bool list = text.starts_with('[') && text.ends_with(']');
+  std::string_view rest = list ? std::string_view(text).substr(1, text.size() - 2) : std::string_view(text);
+  while (!rest.empty()) {
+    const std::size_t comma = std::min(rest.find(','), rest.size());
+    std::string one(rest.substr(0, comma));
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    one.erase(0, one.find_first_not_of(' '));
+    one.erase(one.find_last_not_of(' ') + 1);
+    if (one.empty()) throw InputError(place, fmt::format("\"{}\" has an empty value", text));
+    const Scalar value = checked(spec, typed(one), place);
+    axis.points.push_back({{{key, value}}, to_string(value), place});
+  }
+  if (axis.points.empty()) throw InputError(place, fmt::format("axis \"{}\" has no values", key));
+  return axis;
 }
 
 void add_library_file(Settings& settings, const std::string& path, const std::string& prefix) {

@@ -82,6 +82,9 @@ void assign(ScenarioFile& scenario, const std::string& assignment);
 void assign(ScenarioFile& scenario, const std::string& key, const std::string& text,
             const std::string& option);
 
+// An axis given as text: "1..64", "512..8192 x2", "[1, 2, 4]" or a single value.
+SweepAxis read_axis_text(const std::string& key, const std::string& text, const Place& place);
+
 // The keys of a model or topology file, under `prefix` ("model"), with origin `library`.
 void add_library_file(Settings& settings, const std::string& path, const std::string& prefix);
 

@@ -45,8 +45,8 @@ struct Training {
   Checkpointing checkpointing = Checkpointing::none;
   std::int64_t checkpoint_every = 1;  // blocks, for every_k
   bool activation_offload = false;    // what blocks keep for backward waits in host memory
-  DType reduce = DType::fp32;         // of gradients on the wire
   DType stored = DType::fp32;  // of parameters between steps, and so of their gradients and optimizer state
+  DType reduce = DType::fp32;  // of gradients on the wire
   bool gradient_clipping = true;
   bool loss_scaling = false;   // GradScaler of fp16
   bool no_sync = false;        // gradients are reduced in the last micro-batch only

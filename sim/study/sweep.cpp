@@ -69,6 +69,17 @@ SweepSample first_of(const ScenarioFile& scenario) {
   return sample;
 }
 
+Settings only_one(const ScenarioFile& scenario) {
+  SweepSample sample = first_of(scenario);
+  if (sample.runs > 1)
+    throw InputError(
+        scenario.axes.front().place,
+        fmt::format("this scenario is a sweep of {} runs, the first with {}; pin every other axis "
+                    "with --set",
+                    sample.runs, sample.label));
+  return std::move(sample.settings);
+}
+
 SweepResult sweep(const ScenarioFile& scenario, const Library& library, const RunOptions& options,
                   const std::function<void(std::size_t, std::size_t, const std::string&)>& progress) {
   SweepResult result;

@@ -33,6 +33,9 @@ struct SweepSample {
 };
 SweepSample first_of(const ScenarioFile& scenario);
 
+// The settings of a scenario of one run. Throws InputError if its axes leave several.
+Settings only_one(const ScenarioFile& scenario);
+
 // Runs every combination. `progress` is called before each with its number (from 1) and the total. A
 // combination that is illegal becomes a row with its error; errors of the file itself throw.
 SweepResult sweep(const ScenarioFile& scenario, const Library& library, const RunOptions& options,

@@ -47,6 +47,23 @@ expect 0 'nvswitch' "$shardsim" show topology dgx-a100-80gb
 expect 0 '11307321344' "$shardsim" show model t5-11b
 expect 0 '"$schema"' "$shardsim" schema run
 
+# Answers about memory.
+ddp=(--model t5-11b --topology a100-80gb-roce-2000 --gpus 512 --strategy ddp --micro-batch 8 --checkpointing full)
+expect 0 'kind = fsdp' "$shardsim" run "${ddp[@]}"
+expect 0 '"strategy.kind": "fsdp"' "$shardsim" run "${ddp[@]}" --format json
+expect 0 '"would_fit": null' "$shardsim" run "${ddp[@]}" --format json --no-advice
+expect 0 'no number of GPUs up to 64 fits' "$shardsim" limit "${ddp[@]}" --min cluster.gpus --up-to 64
+expect 0 'largest training.micro_batch that fits' "$shardsim" limit --model gpt2-xl --topology single-gpu --max training.micro_batch
+expect 0 'shardsim.limit/1' "$shardsim" limit --model gpt2-xl --topology single-gpu --max model.layers --step 8 --format json
+expect 0 'simulated.fits' "$shardsim" limit --model gpt2-xl --topology single-gpu --max training.micro_batch --format csv
+over='training.micro_batch=1..4 x2,training.sequence_length=[1024,2048]'
+mpt=(--model mpt-7b --topology dgx-a100-40gb --gpus 16)
+expect 0 'largest training.sequence_length that fits' "$shardsim" frontier "${mpt[@]}" --over "$over"
+expect 0 'shardsim.frontier/1' "$shardsim" frontier "${mpt[@]}" --over "$over" --format json
+expect 0 'simulated.fits' "$shardsim" frontier "${mpt[@]}" --over "$over" --format csv
+expect 0 '"$schema"' "$shardsim" schema frontier
+expect 0 '"$schema"' "$shardsim" schema limit
+
 # Folding changes nothing but the engine's statistics.
 strip() { grep -vE '"(events|allocator_calls|wall_s|rank_classes)"'; }
 "$shardsim" run "${small[@]}" --format json | strip >folded
@@ -94,6 +111,16 @@ printf 'model = "gpt2"\ntopology = "single-gpu"\n[trainng]\n' >typo.toml
 bad 'typo.toml:3:1: unknown key "trainng"; did you mean "training"?' "$shardsim" check typo.toml
 printf 'model = "gpt2"\ntopology = "single-gpu"\n[training]\nmicro_batc = 2\n' >typo.toml
 bad 'typo.toml:4:14: unknown key "micro_batc" in [training]; did you mean "micro_batch"?' "$shardsim" check typo.toml
+bad '--max training.micro_batc: unknown key "micro_batc" in [training]; did you mean "micro_batch"?' "$shardsim" limit "${small[@]}" --max training.micro_batc
+bad 'training.dropout is not an integer' "$shardsim" limit "${small[@]}" --max training.dropout
+bad 'only the fewest GPUs are searched: --min cluster.gpus' "$shardsim" limit "${small[@]}" --min training.micro_batch
+bad 'needs either --max KEY or --min cluster.gpus' "$shardsim" limit "${small[@]}" --max training.micro_batch --min cluster.gpus
+bad 'needs either --max KEY or --min cluster.gpus' "$shardsim" limit "${small[@]}"
+bad '--step 2: goes with --max' "$shardsim" limit "${small[@]}" --min cluster.gpus --step 2
+bad 'needs two keys: --over' "$shardsim" frontier "${small[@]}"
+bad 'did you mean "micro_batch"?' "$shardsim" frontier "${small[@]}" --over training.micro_batc,training.sequence_length
+bad 'has no values' "$shardsim" frontier "${small[@]}" --over 'training.micro_batch=[],training.sequence_length'
+bad '"8..4" is not a range' "$shardsim" frontier "${small[@]}" --over 'training.micro_batch=8..4,training.sequence_length'
 truncate -s 100M large.toml
 bad 'has 100 MiB' "$shardsim" run large.toml
 

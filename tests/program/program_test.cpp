@@ -47,6 +47,29 @@ TEST_CASE("counts include repeats") {
   CHECK(c[CollectiveKind::all_gather].count == 0);
 }
 
+TEST_CASE("live bytes peak where tensors overlap, whichever section that is in") {
+  ProgramBuilder b{Mesh{1, 1}};
+  const TensorId weights = b.tensor("weights", Bytes{100}, Category::parameters);
+  const TensorId state = b.tensor("state", Bytes{50}, Category::optimizer_state);
+  const TensorId first = b.tensor("first", Bytes{30}, Category::activations);
+  const TensorId second = b.tensor("second", Bytes{20}, Category::activations);
+  b.append_to(Section::init, b.begin_body());
+  b.alloc(weights);
+  CHECK(peak_live_bytes(b.program()) == Bytes{100});
+  const BodyId apart = b.begin_body();
+  for (const TensorId t : {first, second}) b.alloc(t), b.free(t);
+  b.append_to(Section::first, apart, 7);
+  CHECK(peak_live_bytes(b.program()) == Bytes{130});
+  const BodyId appears = b.begin_body();
+  b.alloc(state);
+  b.append_to(Section::first, appears);
+  CHECK(peak_live_bytes(b.program()) == Bytes{150});
+  const BodyId together = b.begin_body();
+  b.alloc(first), b.alloc(second), b.free(first), b.free(second);
+  b.append_to(Section::steady, together, 3);
+  CHECK(peak_live_bytes(b.program()) == Bytes{200});
+}
+
 TEST_CASE("the dump shows every kind of instruction on a line of its own") {
   ProgramBuilder b{Mesh{2, 2}};
   const StreamId side = b.stream("side");

@@ -3,10 +3,6 @@
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "sim/report/csv.h"
 #include "sim/report/json.h"
@@ -14,6 +10,7 @@
 #include "sim/report/text.h"
 
 #include "tests/support/hardware.h"
+#include "tests/support/schema.h"
 
 namespace shardsim {
 namespace {
@@ -43,21 +40,6 @@ SweepResult small_sweep() {
       "[sweep]\n\"strategy.sharding_factor\" = [1, 3, 8]\n",
       "sweep.toml");
   return sweep(scenario, test_library(), {}, [](std::size_t, std::size_t, const std::string&) {});
-}
-
-// "" or the first violation of the schema.
-std::string violation(const std::string& document, const std::string& command) {
-  const json schema_json = json::parse(schema(command)), instance = json::parse(document);
-  valijson::Schema parsed;
-  valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(schema_json), parsed);
-  valijson::ValidationResults results;
-  valijson::Validator validator;
-  if (validator.validate(parsed, valijson::adapters::NlohmannJsonAdapter(instance), &results)) return "";
-  valijson::ValidationResults::Error error;
-  results.popError(error);
-  std::string where;
-  for (const std::string& step : error.context) where += step;
-  return where + ": " + error.description;
 }
 
 TEST_CASE("every JSON output satisfies its published schema") {

@@ -13,12 +13,14 @@
 namespace shardsim {
 namespace {
 
-// What came out; neither the engine's statistics nor what went in.
+// What came out; neither the engine's statistics, nor what went in, nor advice, which sweeps do not give.
 std::uint64_t signature(const SweepResult& sweep) {
   auto json = nlohmann::ordered_json::parse(to_json(sweep, {"", ""}));
   for (auto& row : json["rows"])
     if (!row["run"].is_null()) {
       for (const char* left_out : {"engine", "scenario", "scenario_hash"}) row["run"].erase(left_out);
+      if (auto& oom = row["run"]["oom"]; !oom.is_null())
+        for (const char* advice : {"would_fit", "tried", "unlimited_tokens_per_s_per_gpu"}) oom.erase(advice);
     }
   std::uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : json.dump()) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
