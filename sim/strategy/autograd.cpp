@@ -94,6 +94,7 @@ void Autograd::forward(const Segment& segment) {
 
 void Autograd::run(OpId id, Pass pass) {
   const Op& op = graph_.ops[id];
+  if (hooks_.before_forward) hooks_.before_forward(id);
   auto& tensors = pass == Pass::recompute ? recomputed_tensor_ : forward_tensor_;
   for (const ValueId v : op.outputs) {
     if (storage_of(v) != v) continue;
@@ -114,6 +115,7 @@ void Autograd::run(OpId id, Pass pass) {
     for (const ValueId v : op.saved) hold(storage_of(v));
   for (const ValueId v : dying_[id])
     if (pass != Pass::recompute) drop(v);
+  if (hooks_.after_forward) hooks_.after_forward(id);
 }
 
 // Runs a checkpointed segment again. Python references inside the segment die as in the first run, weight
@@ -169,6 +171,7 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     release_saved();
     return;
   }
+  if (hooks_.before_backward) hooks_.before_backward(id);
   OpTensors& tensors = op_tensors_[id];
   tensors.input_gradient.resize(op.inputs.size(), no_tensor);
   tensors.parameter_gradient.resize(op.parameters.size(), no_tensor);
@@ -204,6 +207,7 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     if (made[i] != no_gradient) give_gradient(op.inputs[i], made[i]);
   for (std::size_t i = 0; i < op.parameters.size(); ++i)
     give_parameter_gradient(op.parameters[i], tensors.parameter_gradient[i], on_gradient);
+  if (hooks_.after_backward) hooks_.after_backward(id);
 }
 
 int Autograd::hold_gradient(TensorId tensor) {

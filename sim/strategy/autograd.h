@@ -11,12 +11,19 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "sim/model/op_graph.h"
 #include "sim/program/builder.h"
 
 namespace shardsim {
+
+// Called around every operation that runs, in forward, recomputation and backward: module hooks of strategies
+// that work by operation.
+struct OpHooks {
+  std::function<void(OpId)> before_forward, after_forward, before_backward, after_backward;
+};
 
 class Autograd {
  public:
@@ -31,6 +38,8 @@ class Autograd {
   void begin_backward();  // the gradient of the loss
   void backward(const Segment& segment, const OnGradient& on_gradient);
   void end_micro_batch();  // what the training loop held goes; nothing may remain
+
+  void set_hooks(OpHooks hooks) { hooks_ = std::move(hooks); }
 
   // Forward FLOP that checkpointing executes a second time.
   Flop recomputed_flop() const;
@@ -67,6 +76,7 @@ class Autograd {
   const OpGraph& graph_;
   ProgramBuilder& program_;
   bool checkpoint_blocks_;
+  OpHooks hooks_;
 
   // Derived from the graph once.
   IdVector<OpId, Kernels> kernels_;
