@@ -6,14 +6,39 @@ namespace shardsim {
 
 void Resolver::read_strategy() {
   const std::string kind = std::get<std::string>(settings_.find("strategy.kind")->value);
+  const bool deepspeed = kind.starts_with("zero") || kind == "mics";
+  reject_other_frameworks(kind, deepspeed);
   if (kind == "ddp" && text("strategy.cpu_offload", "none", "PyTorch's") != "none")
     fail("strategy.cpu_offload", "DDP keeps everything on the GPU; offload needs a strategy that shards");
   if (kind == "ddp")
     read_ddp();
   else if (kind == "fsdp2")
     read_fsdp2();
+  else if (kind.starts_with("zero"))
+    read_zero(kind.back() - '0', false);
+  else if (kind == "mics")
+    read_zero(3, true);
+  else if (kind == "megatron-dp")
+    read_megatron_dp();
   else
     read_fsdp();
+}
+
+void Resolver::reject_other_frameworks(const std::string& kind, bool deepspeed) const {
+  for (const auto& [key, setting] : settings_.all()) {
+    if (key.starts_with("strategy.deepspeed.") && !deepspeed)
+      fail(key, fmt::format("\"{}\" is not DeepSpeed's; strategy.kind = \"zero1\", \"zero2\", \"zero3\" and "
+                            "\"mics\" are",
+                            kind));
+    if (key.starts_with("strategy.megatron.") && kind != "megatron-dp")
+      fail(key, fmt::format("\"{}\" is not Megatron's; strategy.kind = \"megatron-dp\" is", kind));
+  }
+  if (!deepspeed && kind != "megatron-dp") return;
+  reject({"strategy.reshard_after_forward", "strategy.reshard_last_block", "strategy.backward_prefetch",
+          "strategy.forward_prefetch", "strategy.limit_all_gathers", "strategy.use_orig_params",
+          "strategy.wrap", "strategy.bucket_cap_mb", "strategy.gradient_as_bucket_view"},
+         fmt::format("\"{}\"", kind));
+  if (kind != "mics") reject({"strategy.sharding_factor"}, fmt::format("\"{}\"", kind));
 }
 
 void Resolver::reject(std::initializer_list<const char*> keys, std::string_view kind) const {
@@ -83,6 +108,88 @@ bool Resolver::fsdp_offload(std::int64_t factor) {
   if (s_.training.micro_batches > 1 && !s_.training.no_sync)
     fail(key, "FSDP cannot add up reduced gradients that are offloaded; accumulate with no_sync = true");
   return true;
+}
+
+std::int64_t Resolver::elements(const std::string& key, std::int64_t fallback, const std::string& reason) {
+  return std::llround(number(key, static_cast<double>(fallback), reason));
+}
+
+void Resolver::read_zero(int stage, bool mics) {
+  const std::string group = "strategy.deepspeed.", reason = "DeepSpeed's";
+  const auto size = [&](const char* key, std::int64_t fallback) {
+    return elements(group + key, fallback, reason);
+  };
+  Zero z;
+  z.stage = stage;
+  z.overlap_comm = flag(group + "overlap_comm", stage == 3, reason);
+  z.offload = zero_offload(stage, mics);
+  z.reduce_bucket_size = size("reduce_bucket_size", z.reduce_bucket_size);
+  if (stage < 3) {
+    reject({"strategy.deepspeed.prefetch_bucket_size", "strategy.deepspeed.param_persistence_threshold",
+            "strategy.deepspeed.max_live_parameters", "strategy.deepspeed.max_reuse_distance",
+            "strategy.deepspeed.sub_group_size"},
+           fmt::format("ZeRO stage {}", stage));
+    z.multi_rank_bucket_allreduce =
+        flag(group + "multi_rank_bucket_allreduce", z.multi_rank_bucket_allreduce, reason);
+    z.allgather_bucket_size = size("allgather_bucket_size", z.allgather_bucket_size);
+  } else {
+    reject({"strategy.deepspeed.multi_rank_bucket_allreduce", "strategy.deepspeed.allgather_bucket_size"},
+           "ZeRO stage 3");
+    z.prefetch_bucket_size = size("prefetch_bucket_size", z.prefetch_bucket_size);
+    z.param_persistence_threshold = size("param_persistence_threshold", z.param_persistence_threshold);
+    z.max_live_parameters = size("max_live_parameters", z.max_live_parameters);
+    z.max_reuse_distance = size("max_reuse_distance", z.max_reuse_distance);
+    z.sub_group_size = size("sub_group_size", z.sub_group_size);
+    if (z.prefetch_bucket_size > z.max_live_parameters)
+      fail(group + "prefetch_bucket_size",
+           fmt::format("{} elements cannot be gathered early when max_live_parameters is {}",
+                       z.prefetch_bucket_size, z.max_live_parameters));
+  }
+  if (mics) z.mics_shard_size = mics_shard_size();
+  if (stage > 1 && s_.training.no_sync)
+    fail("training.no_sync", "partitioned gradients are reduced in every micro-step; no_sync needs stage 1");
+  s_.strategy = z;
+  s_.strategy_name = mics ? fmt::format("mics p={}", z.mics_shard_size) : fmt::format("zero{}", stage);
+}
+
+ZeroOffload Resolver::zero_offload(int stage, bool mics) {
+  const std::string key = "strategy.cpu_offload";
+  const std::string what = text(key, "none", "DeepSpeed's");
+  if (what == "none") return ZeroOffload::none;
+  if (mics) fail(key, "MiCS has no offload; \"zero2\" and \"zero3\" have");
+  if (what == "parameters" && stage < 3)
+    fail(key,
+         fmt::format("parameters are offloaded by stage 3 only; stage {} offloads the \"optimizer\"", stage));
+  if (what == "parameters" && s_.gpus == 1)
+    fail(key, "offloading the parameters of a single GPU is not supported yet");
+  if (s_.training.optimizer_impl != OptimizerImpl::fused)
+    fail(key, "DeepSpeed's optimizer on the host is \"fused\"; so must training.optimizer_impl be");
+  return what == "optimizer" ? ZeroOffload::optimizer : ZeroOffload::parameters;
+}
+
+// Over how many ranks MiCS shards.
+std::int64_t Resolver::mics_shard_size() {
+  const std::string key = "strategy.sharding_factor";
+  if (!given(key)) text(key, "node", "MiCS's usual");
+  const std::int64_t factor = sharding_factor();
+  if (factor == 1 && s_.gpus > 1) fail(key, "MiCS over one rank shards nothing");
+  return factor;
+}
+
+void Resolver::read_megatron_dp() {
+  if (text("strategy.cpu_offload", "none", "Megatron's") != "none")
+    fail("strategy.cpu_offload",
+         "\"megatron-dp\" keeps everything on the GPU; \"zero2\" offloads the optimizer");
+  if (s_.training.no_sync)
+    fail("training.no_sync", "\"megatron-dp\" reduces in the last micro-step only, without being told");
+  MegatronDp m;
+  m.overlap_grad_reduce = flag("strategy.megatron.overlap_grad_reduce", m.overlap_grad_reduce, "the usual");
+  m.overlap_param_gather =
+      flag("strategy.megatron.overlap_param_gather", m.overlap_param_gather, "Megatron's");
+  m.bucket_size = elements("strategy.megatron.bucket_size",
+                           std::max<std::int64_t>(40'000'000, 1'000'000 * s_.gpus), "Megatron's");
+  s_.strategy = m;
+  s_.strategy_name = "megatron-dp";
 }
 
 // Over how many ranks a unit's parameters are spread between forward and backward.

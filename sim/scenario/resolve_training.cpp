@@ -142,14 +142,18 @@ void Resolver::read_precision() {
          fmt::format("{} has no {} matrix units; legal here: {}", s_.gpu.name, name(p.needs), legal));
   }
   const bool mixed = p.compute != DType::fp32 && !p.pure;
-  const bool fsdp = text("strategy.kind", "fsdp", "the strategy for models of any size").starts_with("fsdp");
+  const std::string kind = text("strategy.kind", "fsdp", "the strategy for models of any size");
+  const bool fsdp = kind.starts_with("fsdp"), pytorch = fsdp || kind == "ddp";
   Numerics& n = s_.workload.numerics;
   n.multiply = p.multiply;
   n.compute = p.compute;
   n.fp8_linears = p.needs == DType::fp8;
   if (!mixed && given("training.mixed_precision"))
     fail("training.mixed_precision", fmt::format("precision \"{}\" mixes nothing", s_.precision));
-  if (mixed) {
+  if (!pytorch && given("training.mixed_precision"))
+    fail("training.mixed_precision",
+         fmt::format("\"{}\" keeps 16-bit parameters and an fp32 copy; nobody casts", kind));
+  if (mixed && pytorch) {
     const std::string usual_caster = fsdp ? "fsdp" : "autocast";
     const std::string caster =
         text("training.mixed_precision", usual_caster, fmt::format("{}'s usual", fsdp ? "FSDP" : "DDP"));
@@ -160,9 +164,11 @@ void Resolver::read_precision() {
   n.parameter = n.autocast ? DType::fp32 : p.compute;
   s_.training.stored = p.pure ? p.compute : DType::fp32;
   const std::string reduce =
-      text("training.reduce_precision", std::string(name(n.parameter)), "the format of the gradients");
+      kind == "megatron-dp"
+          ? text("training.reduce_precision", "fp32", "Megatron's gradient buffer")
+          : text("training.reduce_precision", std::string(name(n.parameter)), "the format of the gradients");
   s_.training.reduce = parse(reduce, {DType::fp32, DType::bf16, DType::fp16});
-  if (!fsdp && s_.training.reduce != n.parameter)
+  if (kind == "ddp" && s_.training.reduce != n.parameter)
     fail("training.reduce_precision", "DDP's compression hooks are not supported yet");
   s_.training.loss_scaling = s_.precision == "fp16-mixed";
 }
@@ -249,6 +255,10 @@ OptimizerImpl Resolver::optimizer_impl() {
   std::string usual = s_.stack.optimizer_impl, reason = fmt::format("stack {}", s_.stack.name), legal;
   for (const OptimizerImpl impl : all_implementations)
     if (exists(kind, impl)) legal += (legal.empty() ? "" : ", ") + std::string(name(impl));
+  if (const std::string strategy = std::get<std::string>(settings_.find("strategy.kind")->value);
+      strategy != "ddp" && !strategy.starts_with("fsdp"))
+    usual = "fused",
+    reason = fmt::format("{}'s FusedAdam", strategy == "megatron-dp" ? "Megatron" : "DeepSpeed");
   if (!exists(kind, parse(usual, all_implementations)))
     usual = legal.substr(0, legal.find(',')), reason = fmt::format("how {} is implemented", name(kind));
   const OptimizerImpl impl = parse(text(key, usual, reason), all_implementations);

@@ -98,9 +98,15 @@ class Resolver {
   // --- resolve_strategy.cpp ---
   void read_strategy();
   void reject(std::initializer_list<const char*> keys, std::string_view kind) const;
+  void reject_other_frameworks(const std::string& kind, bool deepspeed) const;
   void read_ddp();
   void read_fsdp();
   void read_fsdp2();
+  void read_zero(int stage, bool mics);
+  ZeroOffload zero_offload(int stage, bool mics);
+  std::int64_t mics_shard_size();
+  void read_megatron_dp();
+  std::int64_t elements(const std::string& key, std::int64_t fallback, const std::string& reason);
   bool fsdp_offload(std::int64_t factor);
   std::int64_t reshard_ranks(std::int64_t factor);
   std::int64_t sharding_factor();

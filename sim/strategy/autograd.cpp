@@ -236,6 +236,7 @@ void Autograd::forward(const Segment& segment) {
 // Its results have one reference, Python's.
 void Autograd::run(OpId id, IdVector<ValueId, TensorId>& tensors) {
   const Op& op = graph_.ops[id];
+  if (hooks_.before_forward) hooks_.before_forward(id);
   for (const ValueId v : op.outputs) {
     if (storage_of(v) != v) continue;
     require(stored_[v].references == 0, "a tensor is made while it exists");
@@ -252,6 +253,7 @@ void Autograd::run(OpId id, IdVector<ValueId, TensorId>& tensors) {
   for (const KernelId k : kernels_[id].forward)
     program_.launch(default_stream, k, HostWork::forward_op, label_[id]);
   if (temporary != no_tensor) program_.free(temporary);
+  if (hooks_.after_forward) hooks_.after_forward(id);
 }
 
 // Runs a checkpoint again. Python references inside it die as in the first run; those that lived longer there
@@ -410,6 +412,7 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     release_saved();
     return;
   }
+  if (hooks_.before_backward) hooks_.before_backward(id);
   OpTensors& tensors = op_tensors_[id];
   tensors.input_gradient.resize(op.inputs.size(), no_tensor);
   tensors.parameter_gradient.resize(op.parameters.size(), no_tensor);
@@ -445,6 +448,7 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     if (made[i] != no_gradient) give_gradient(op.inputs[i], made[i]);
   for (std::size_t i = 0; i < op.parameters.size(); ++i)
     give_parameter_gradient(op.parameters[i], tensors.parameter_gradient[i], on_gradient);
+  if (hooks_.after_backward) hooks_.after_backward(id);
 }
 
 int Autograd::hold_gradient(TensorId tensor) {

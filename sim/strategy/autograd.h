@@ -18,6 +18,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "sim/model/op_graph.h"
@@ -30,6 +31,12 @@ namespace shardsim {
 // again, except the one whose backward is running: its parameters are there already. Either may be empty.
 struct RecomputeHooks {
   std::function<void(const Segment&)> before, after;
+};
+
+// Called around every operation that runs, in forward, recomputation and backward: module hooks of strategies
+// that work by operation.
+struct OpHooks {
+  std::function<void(OpId)> before_forward, after_forward, before_backward, after_backward;
 };
 
 class Autograd {
@@ -45,6 +52,8 @@ class Autograd {
   void begin_backward();  // the gradient of the loss
   void backward(const Segment& segment, const OnGradient& on_gradient, const RecomputeHooks& hooks = {});
   void end_micro_batch();  // what the training loop held goes; nothing may remain
+
+  void set_hooks(OpHooks hooks) { hooks_ = std::move(hooks); }
 
   // Forward FLOP that checkpointing executes a second time.
   Flop recomputed_flop() const;
@@ -115,6 +124,7 @@ class Autograd {
 
   const OpGraph& graph_;
   ProgramBuilder& program_;
+  OpHooks hooks_;
 
   // Derived from the graph once.
   IdVector<OpId, Kernels> kernels_;

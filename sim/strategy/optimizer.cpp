@@ -156,15 +156,15 @@ Optimizer::Optimizer(ProgramBuilder& program, const Training& training, MemorySp
   require(exists(kind_, impl_), "the optimizer has no such implementation");
 }
 
-Trained Optimizer::trained(const std::string& name, std::int64_t rows, std::int64_t columns,
-                           DType dtype) const {
-  const auto tensor = [&](std::string_view suffix, Bytes bytes, Category category) {
-    return program_.tensor(name + std::string(suffix.empty() ? "" : " ") + std::string(suffix), bytes,
-                           category, default_stream, space_);
+Trained Optimizer::trained(const std::string& name, std::int64_t rows, std::int64_t columns, DType dtype,
+                           Category category) const {
+  const auto tensor = [&](std::string_view suffix, Bytes bytes, Category of) {
+    return program_.tensor(name + std::string(suffix.empty() ? "" : " ") + std::string(suffix), bytes, of,
+                           default_stream, space_);
   };
   Trained t{.elements = rows * columns,
             .dtype = dtype,
-            .parameter = tensor("", storage(rows * columns, dtype), Category::parameters)};
+            .parameter = tensor("", storage(rows * columns, dtype), category)};
   for (const auto& [suffix, bytes] : states(kind_, rows, columns, dtype))
     t.state.push_back(tensor(suffix, bytes, Category::optimizer_state));
   const Recipe recipe = recipe_of(kind_, impl_, dtype);

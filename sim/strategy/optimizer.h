@@ -37,8 +37,9 @@ class Optimizer {
   Optimizer(ProgramBuilder& program, const Training& training, MemorySpace space = MemorySpace::device);
 
   // A parameter of [rows, columns], flat ones with columns = 1, with the optimizer's state and temporaries,
-  // none of them allocated yet.
-  Trained trained(const std::string& name, std::int64_t rows, std::int64_t columns, DType dtype) const;
+  // none of them allocated yet. A master copy in fp32 is itself optimizer state.
+  Trained trained(const std::string& name, std::int64_t rows, std::int64_t columns, DType dtype,
+                  Category category = Category::parameters) const;
 
   void create_state(std::span<const Trained> tensors) const;  // in the first step, before the first update
   void update(std::span<const Trained> tensors) const;

@@ -94,4 +94,30 @@ struct Fsdp2 {
   Wrap wrap = Wrap::block;
 };
 
+// DeepSpeed's ZeRO. Sizes are elements, defaults those of deepspeed/runtime/zero/config.py.
+enum class ZeroOffload : std::uint8_t { none, optimizer, parameters };  // each with those before it
+struct Zero {
+  int stage = 2;  // 1 = optimizer state, 2 = and gradients, 3 = and parameters are partitioned
+  std::int64_t mics_shard_size = 0;  // stage 3: ranks that share one copy of all states (MiCS); 0 = all
+  bool overlap_comm = false;
+  ZeroOffload offload = ZeroOffload::none;
+  std::int64_t reduce_bucket_size = 500'000'000;
+  // Stages 1 and 2. Off: each slice of a bucket is reduced to the rank that owns it.
+  bool multi_rank_bucket_allreduce = true;
+  std::int64_t allgather_bucket_size = 500'000'000;
+  // Stage 3.
+  std::int64_t prefetch_bucket_size = 50'000'000;
+  std::int64_t param_persistence_threshold = 100'000;
+  std::int64_t max_live_parameters = 1'000'000'000;
+  std::int64_t max_reuse_distance = 1'000'000'000;
+  std::int64_t sub_group_size = 1'000'000'000;
+};
+
+// Megatron-LM's distributed optimizer.
+struct MegatronDp {
+  bool overlap_grad_reduce = true;
+  bool overlap_param_gather = false;
+  std::int64_t bucket_size = 40'000'000;  // elements
+};
+
 }  // namespace shardsim

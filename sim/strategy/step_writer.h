@@ -58,7 +58,9 @@ class StepWriter {
   // Its parts, for strategies that do more in between.
   void unscale_and_clip(std::int64_t elements, DType dtype, std::size_t tensors,
                         std::optional<GroupId> norm_group);
-  void end_step();  // loss.item()
+  void all_reduce_scalar(GroupId group, std::string_view what);
+  void wait_for_scalar(std::string_view what);  // .item()
+  void end_step();                              // loss.item()
 
   // One pass over the elements of a tensor or of all of them.
   void pass(std::string_view label, std::int64_t elements, std::int64_t bytes_per_element, HostWork work,
@@ -67,9 +69,6 @@ class StepWriter {
   Program finish() &&;
 
  private:
-  void all_reduce_scalar(GroupId group, std::string_view what);
-  void wait_for_scalar(std::string_view what);  // .item()
-
   EventId scalar_ready_;
 };
 

@@ -43,7 +43,9 @@ Program compile_plain(const OpGraph& graph, const Training& training, const Fram
 
 Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Strategy& strategy) {
-  if (world == 1) return compile_plain(graph, training, framework);
+  const bool keeps_master =
+      std::holds_alternative<Zero>(strategy) || std::holds_alternative<MegatronDp>(strategy);
+  if (world == 1 && !keeps_master) return compile_plain(graph, training, framework);
   return std::visit([&](const auto& options) { return compile(graph, training, framework, world, options); },
                     strategy);
 }

@@ -29,10 +29,28 @@ Program compile(const OpGraph& graph, const Training& training, const Framework&
 Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Fsdp2& options);
 
-using Strategy = std::variant<Ddp, Fsdp, Fsdp2>;
+// DeepSpeed's ZeRO, stages 1 to 3, ZeRO-Offload, MiCS. Operations see 16-bit parameters (or fp32 ones), the
+// optimizer an fp32 partition of them.
+//   source  deepspeed/runtime/zero/{stage_1_and_2,stage3,partitioned_param_coordinator,mics}.py
+//   leaves out  NVMe, ZeRO++ (quantised communication, secondary partitions), round-robin gradients,
+//               non-contiguous gradients, temporaries of the overflow check
+Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
+                std::int64_t world, const Zero& options);
 
-// A job of one GPU has nothing to shard or to reduce: every strategy compiles to plain training.
-// Requires: world > 0; a sharding factor that divides it.
+// Megatron-LM's data parallelism with the distributed optimizer: 16-bit parameters, gradients added up in a
+// buffer of their own (fp32 unless Training::reduce says otherwise), reduce-scattered bucket by bucket.
+//   source  megatron/core/distributed/{distributed_data_parallel,param_and_grad_buffer}.py,
+//           megatron/core/optimizer/distrib_optimizer.py
+//   leaves out  tensor and pipeline parallelism, weight gradients accumulated inside the matrix product,
+//               several optimizer instances
+Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
+                std::int64_t world, const MegatronDp& options);
+
+using Strategy = std::variant<Ddp, Fsdp, Fsdp2, Zero, MegatronDp>;
+
+// A job of one GPU has nothing to shard or to reduce: PyTorch's strategies compile to plain training; ZeRO
+// and Megatron keep 16-bit parameters and an fp32 copy there too. Requires: world > 0; a sharding factor that
+// divides it.
 Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Strategy& strategy);
 

@@ -94,14 +94,10 @@ TEST_CASE("what is known but not built says so") {
   CHECK(complaint(good + "[training]\ncompile = true") ==
         "a.toml:6:11: training.compile = true is not supported yet");
   CHECK(complaint(good + "[training]\ncompile = false") == "");
-  CHECK(complaint(good + "[strategy]\nkind = \"zero3\"") ==
-        "a.toml:6:8: strategy.kind = \"zero3\" is not supported yet");
   CHECK(complaint(good + "[strategy]\nreshard_after_forward = 8") ==
         "a.toml:6:25: a number of ranks needs strategy.kind = \"fsdp2\"; true or false is expected");
   CHECK(complaint(good + "[strategy]\nwrap = [\"a\", \"b\"]") ==
         "a.toml:6:8: strategy.wrap as a list is not supported yet");
-  CHECK(complaint(good + "[strategy.deepspeed]\nreduce_bucket_size = 5e8") ==
-        "a.toml:6:22: strategy.deepspeed.reduce_bucket_size is not supported yet");
   CHECK(complaint(good + "[jitter]\nsigma = 0.01") == "a.toml:6:9: jitter is not supported yet");
   CHECK(complaint(good + "[[degraded_link]]\nnode = 3") ==
         "a.toml:6:8: degraded_link[] is not supported yet");
@@ -122,6 +118,36 @@ TEST_CASE("groups of blocks under one checkpoint") {
         "a.toml:6:28: \"every-k\" needs \"checkpoint_every\", the blocks per checkpoint");
   CHECK(complaint(good + "[training]\ncheckpoint_every = 2") ==
         "a.toml:6:20: activation_checkpointing = \"none\" has no groups of blocks; \"every-k\" has");
+}
+
+TEST_CASE("options of ZeRO, MiCS and Megatron that contradict each other") {
+  const auto with = [](const std::string& strategy) { return complaint(good + "[strategy]\n" + strategy); };
+  CHECK(with("kind = \"zero3\"") == "");
+  CHECK(with("kind = \"mics\"\nsharding_factor = 4") == "");
+  CHECK(with("kind = \"megatron-dp\"\n[strategy.megatron]\noverlap_param_gather = true") == "");
+  CHECK(with("[strategy.deepspeed]\nreduce_bucket_size = 5e8") ==
+        "a.toml:7:22: \"fsdp\" is not DeepSpeed's; strategy.kind = \"zero1\", \"zero2\", \"zero3\" and "
+        "\"mics\" are");
+  CHECK(with("kind = \"zero2\"\n[strategy.megatron]\nbucket_size = 1e7") ==
+        "a.toml:8:15: \"zero2\" is not Megatron's; strategy.kind = \"megatron-dp\" is");
+  CHECK(with("kind = \"zero2\"\nsharding_factor = 4") ==
+        "a.toml:7:19: \"zero2\" has no option \"sharding_factor\"");
+  CHECK(with("kind = \"zero1\"\nwrap = \"block\"") == "a.toml:7:8: \"zero1\" has no option \"wrap\"");
+  CHECK(with("kind = \"zero2\"\ncpu_offload = \"optimizer\"") == "");
+  CHECK(with("kind = \"zero2\"\ncpu_offload = \"parameters\"") ==
+        "a.toml:7:15: parameters are offloaded by stage 3 only; stage 2 offloads the \"optimizer\"");
+  CHECK(with("kind = \"mics\"\ncpu_offload = \"optimizer\"") ==
+        "a.toml:7:15: MiCS has no offload; \"zero2\" and \"zero3\" have");
+  CHECK(with("kind = \"mics\"\nsharding_factor = 1") == "a.toml:7:19: MiCS over one rank shards nothing");
+  CHECK(with("kind = \"zero2\"\n[strategy.deepspeed]\nsub_group_size = 1e8") ==
+        "a.toml:8:18: ZeRO stage 2 has no option \"deepspeed.sub_group_size\"");
+  CHECK(
+      with("kind = \"zero3\"\n[strategy.deepspeed]\nprefetch_bucket_size = 5e7\nmax_live_parameters = 1e6") ==
+      "a.toml:8:24: 50000000 elements cannot be gathered early when max_live_parameters is 1000000");
+  CHECK(with("kind = \"zero2\"\n[training]\ngrad_accum = 2\nno_sync = true") ==
+        "a.toml:9:11: partitioned gradients are reduced in every micro-step; no_sync needs stage 1");
+  CHECK(with("kind = \"zero2\"\n[training]\nmixed_precision = \"autocast\"") ==
+        "a.toml:8:19: \"zero2\" keeps 16-bit parameters and an fp32 copy; nobody casts");
 }
 
 TEST_CASE("GPUs that do not fill nodes, or have no network between them") {
@@ -183,7 +209,7 @@ TEST_CASE("options that contradict the strategy") {
   CHECK(complaint(good + "[training]\nmixed_precision = \"fsdp\"\nprecision = \"fp32\"") ==
         "a.toml:6:19: precision \"fp32\" mixes nothing");
   CHECK(complaint(good + "[strategy]\ncpu_offload = \"optimizer\"\nkind = \"ddp\"") ==
-        "a.toml:6:15: strategy.cpu_offload = \"optimizer\" is not supported yet");
+        "a.toml:6:15: DDP keeps everything on the GPU; offload needs a strategy that shards");
 }
 
 TEST_CASE("allocator options that PyTorch refuses, or ignores") {

@@ -84,8 +84,8 @@ TEST_CASE("all ranks of a collective end together, and none ends before the last
     for (const Span& span : timeline)
       if (span.kind == Span::Kind::collective)
         of[{span.stream, count[{span.rank.index, span.stream}]++}].push_back(span);
-    const bool one_group_per_axis =
-        s.strategy_name == "ddp" || std::get<Fsdp>(s.strategy).sharding_factor == s.gpus;
+    const Mesh& mesh = world.program.mesh;
+    const bool one_group_per_axis = mesh.shard == 1 || mesh.shard == mesh.world;
     if (!one_group_per_axis) return;  // several groups of an axis need not be in step
     for (const auto& [key, spans] : of) {
       Time last_arrival;

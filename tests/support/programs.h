@@ -40,10 +40,10 @@ class LiveBytes {
   explicit LiveBytes(const Program& program, bool on_host = false) : program_(program), on_host_(on_host) {}
 
   void run(Section section) {
-    for_each(program_, section, [&](const Instruction& instruction) {
-      if (const auto* alloc = std::get_if<Alloc>(&instruction)) add(alloc->tensor, 1);
-      if (const auto* free = std::get_if<Free>(&instruction)) add(free->tensor, -1);
-    });
+    for_each(program_, section, [&](const Instruction& i) { run(i); });
+  }
+  void run(BodyId body) {
+    for (const Instruction& i : program_.bodies[body]) run(i);
   }
   Bytes now(Category c) const { return now_[static_cast<std::size_t>(c)]; }
   Bytes peak(Category c) const { return peak_[static_cast<std::size_t>(c)]; }
@@ -51,6 +51,10 @@ class LiveBytes {
   Bytes peak() const { return peak_total_; }
 
  private:
+  void run(const Instruction& instruction) {
+    if (const auto* alloc = std::get_if<Alloc>(&instruction)) add(alloc->tensor, 1);
+    if (const auto* free = std::get_if<Free>(&instruction)) add(free->tensor, -1);
+  }
   void add(TensorId id, std::int64_t sign) {
     const Tensor& t = program_.tensors[id];
     if ((t.space != MemorySpace::device) != on_host_) return;

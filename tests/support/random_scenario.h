@@ -81,6 +81,8 @@ class ScenarioGenerator {
       set("strategy.kind", "ddp");
       set("strategy.bucket_cap_mb", random_.chance(2) ? 25.0 : 1.0);
       set("strategy.gradient_as_bucket_view", random_.chance(2));
+    } else if (random_.chance(2)) {
+      set_zero(gpus);
     } else {
       std::vector<std::int64_t> factors;
       for (std::int64_t f = 1; f <= gpus; ++f)
@@ -101,6 +103,30 @@ class ScenarioGenerator {
   }
 
  private:
+  void set_zero(std::int64_t gpus) {
+    const std::int64_t kind = random_.between(1, gpus % 2 == 0 ? 5 : 4);
+    if (kind == 4) {
+      set("strategy.kind", "megatron-dp");
+      set("strategy.megatron.overlap_param_gather", random_.chance(2));
+      set("strategy.megatron.bucket_size", random_.chance(2) ? 4e7 : 1e5);
+      return;
+    }
+    set("strategy.kind", kind == 5 ? "mics" : "zero" + std::to_string(kind));
+    if (kind == 5) set("strategy.sharding_factor", random_.chance(2) ? 2 : gpus);
+    set("strategy.deepspeed.reduce_bucket_size", random_.chance(2) ? 5e8 : 2e6);
+    set("strategy.deepspeed.overlap_comm", random_.chance(2));
+    if (kind < 3) set("strategy.deepspeed.multi_rank_bucket_allreduce", random_.chance(2));
+    if (kind >= 3) {
+      set("strategy.deepspeed.param_persistence_threshold", random_.chance(2) ? 1e5 : 0.0);
+      set("strategy.deepspeed.max_reuse_distance", random_.chance(2) ? 1e9 : 0.0);
+      set("strategy.deepspeed.sub_group_size", random_.chance(2) ? 1e9 : 1e6);
+    }
+    if (kind < 5 && random_.chance(3)) {
+      const bool parameters = kind == 3 && gpus > 1 && random_.chance(2);
+      set("strategy.cpu_offload", parameters ? "parameters" : "optimizer");
+    }
+  }
+
   template <class T>
   void set(const std::string& key, const T& value) {
     Scalar scalar;
