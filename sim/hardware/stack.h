@@ -25,6 +25,7 @@ struct NcclArchitecture {
   Bandwidth tree_channel_nodes;             // over three nodes or more
   Bandwidth tree_channel_ll128;             // in protocol LL128
   double ring_plateau{};  // latency factor of a ring all-reduce between nodes, protocol Simple
+  Bytes first_use;        // outside the allocator, once per process
 };
 
 struct Nccl {
@@ -38,9 +39,10 @@ struct Nccl {
   // Share of its rate a tree reaches, by protocol and log2(bytes / 64).
   std::array<std::vector<double>, 3> tree_correction;
   std::array<NcclArchitecture, architectures> architecture;
-  Bytes first_use;       // outside the allocator, once per process
   Bytes per_connection;  // outside the allocator, per channel and connection of a communicator
   int connections{};     // per channel: ring and tree
+
+  const NcclArchitecture& of(Architecture a) const { return architecture[static_cast<std::size_t>(a)]; }
 };
 
 struct Stack {

@@ -37,11 +37,15 @@ Counts count(const Program& program, Section section) {
 
 Bytes peak_live_bytes(const Program& program) {
   Bytes live, peak;
+  const auto on_device = [&](TensorId t) {
+    const Tensor& tensor = program.tensors[t];
+    return tensor.space == MemorySpace::device ? tensor.bytes : Bytes{};
+  };
   for (const Section s : {Section::init, Section::first, Section::second, Section::steady})
     for (const Repeat& repeat : program[s])
       for (const Instruction& i : program.bodies[repeat.body]) {
-        if (const auto* alloc = std::get_if<Alloc>(&i)) live += program.tensors[alloc->tensor].bytes;
-        if (const auto* free = std::get_if<Free>(&i)) live -= program.tensors[free->tensor].bytes;
+        if (const auto* alloc = std::get_if<Alloc>(&i)) live += on_device(alloc->tensor);
+        if (const auto* free = std::get_if<Free>(&i)) live -= on_device(free->tensor);
         peak = std::max(peak, live);
       }
   return peak;

@@ -103,6 +103,7 @@ NcclArchitecture read_nccl_architecture(TableReader table) {
   a.tree_channel_nodes = gb_per_s(table, "tree_channel_nodes_gb_per_s");
   a.tree_channel_ll128 = gb_per_s(table, "tree_channel_ll128_gb_per_s");
   a.ring_plateau = table.number("ring_plateau", 1, 100);
+  a.first_use = table.bytes("first_use");
   table.finish();
   return a;
 }
@@ -140,7 +141,6 @@ Nccl read_nccl(TableReader table, const std::string& file) {
   constexpr const char* corrections[] = {"tree_correction_ll", "tree_correction_ll128",
                                          "tree_correction_simple"};
   for (std::size_t p = 0; p < 3; ++p) n.tree_correction[p] = table.numbers(corrections[p], 24);
-  n.first_use = table.bytes("first_use");
   n.per_connection = table.bytes("per_connection");
   n.connections = static_cast<int>(table.integer("connections", 1, 64));
   const auto of = [&](Architecture a) -> NcclArchitecture& {

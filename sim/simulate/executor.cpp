@@ -21,7 +21,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass& rank) {
   Bytes total = cluster.gpu.context;
   const Nccl& nccl = cluster.stack.nccl;
-  if (!rank.communicator.empty()) total += nccl.first_use;
+  if (!rank.communicator.empty()) total += nccl.of(cluster.gpu.architecture).first_use;
   for (const CommunicatorId c : rank.communicator)
     total += nccl.per_connection * nccl.connections * job.communicators[c].fabric.channels;
   return total;

@@ -133,7 +133,8 @@ Settings filtered(const Settings& settings, const Keep& keep) {
 
 MemoryFloor memory_floor(const Scenario& scenario) {
   const Program program = compile(scenario);
-  const Bytes nccl = program.groups.empty() ? Bytes{} : scenario.stack.nccl.first_use;
+  const Bytes nccl =
+      program.groups.empty() ? Bytes{} : scenario.stack.nccl.of(scenario.gpu.architecture).first_use;
   return {.live = peak_live_bytes(program),
           .outside = scenario.gpu.context + nccl,
           .capacity = scenario.gpu.memory};

@@ -74,7 +74,7 @@ TEST_CASE("every process group of a strategy has NCCL memory of its own, and onl
     const Scenario s = small(e.sets);
     CHECK(static_cast<std::int64_t>(compile(s).groups.size()) == e.communicators);
     const Bytes outside = run(s).result.memory.outside_allocator;
-    const Bytes buffers = outside - s.gpu.context - s.stack.nccl.first_use;
+    const Bytes buffers = outside - s.gpu.context - s.stack.nccl.of(s.gpu.architecture).first_use;
     const Bytes channel = s.stack.nccl.per_connection * s.stack.nccl.connections;
     CHECK(buffers.count % channel.count == 0);
     CHECK(buffers >= channel * e.communicators);
@@ -113,7 +113,7 @@ void check_timeline(const Scenario& s) {
 
 TEST_CASE("the memory timeline reaches the reported peaks to the byte, and its categories sum in every row") {
   bool died = false, retried = false;
-  for (std::uint64_t i = 0; i < 24; ++i) {
+  for (std::uint64_t i = 0; i < 40; ++i) {
     const std::uint64_t seed = seed_of_run(i);
     CAPTURE(seed);
     Random random(seed);

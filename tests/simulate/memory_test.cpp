@@ -213,7 +213,7 @@ TEST_CASE("a tensor larger than the GPU fails while the model is set up") {
 TEST_CASE("context and communicators are taken from the allocator's share") {
   IdealWorld world(2);
   world.gpu.context = 3_MiB;
-  world.stack.nccl.first_use = 5_MiB;
+  for (NcclArchitecture& a : world.stack.nccl.architecture) a.first_use = 5_MiB;
   world.stack.nccl.per_connection = 1_MiB;
   world.stack.nccl.connections = 3;
   const Program alone = program_of({1, 1}, [](ProgramBuilder&) {});
