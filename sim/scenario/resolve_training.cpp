@@ -148,6 +148,10 @@ void Resolver::read_precision() {
   n.multiply = p.multiply;
   n.compute = p.compute;
   n.fp8_linears = p.needs == DType::fp8;
+  if (p.pure && !pytorch)
+    fail("training.precision",
+         fmt::format("\"{}\" keeps an fp32 copy of the parameters: it trains in \"{}-mixed\", not in \"{}\"",
+                     kind, name(p.compute), s_.precision));
   if (!mixed && given("training.mixed_precision"))
     fail("training.mixed_precision", fmt::format("precision \"{}\" mixes nothing", s_.precision));
   if (!pytorch && given("training.mixed_precision"))

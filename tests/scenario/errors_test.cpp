@@ -146,6 +146,9 @@ TEST_CASE("options of ZeRO, MiCS and Megatron that contradict each other") {
       "a.toml:8:24: 50000000 elements cannot be gathered early when max_live_parameters is 1000000");
   CHECK(with("kind = \"zero2\"\n[training]\ngrad_accum = 2\nno_sync = true") ==
         "a.toml:9:11: partitioned gradients are reduced in every micro-step; no_sync needs stage 1");
+  CHECK(with("kind = \"zero2\"\n[training]\nprecision = \"bf16-pure\"") ==
+        "a.toml:8:13: \"zero2\" keeps an fp32 copy of the parameters: it trains in \"bf16-mixed\", not in "
+        "\"bf16-pure\"");
   CHECK(with("kind = \"zero2\"\n[training]\nmixed_precision = \"autocast\"") ==
         "a.toml:8:19: \"zero2\" keeps 16-bit parameters and an fp32 copy; nobody casts");
 }

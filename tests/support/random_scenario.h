@@ -104,6 +104,8 @@ class ScenarioGenerator {
 
  private:
   void set_zero(std::int64_t gpus) {
+    if (to_string(settings_->find("training.precision")->value) == "fp16-pure")
+      set("training.precision", "fp16-mixed");  // the fp32 copy is the point
     const std::int64_t kind = random_.between(1, gpus % 2 == 0 ? 5 : 4);
     if (kind == 4) {
       set("strategy.kind", "megatron-dp");
