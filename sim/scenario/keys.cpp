@@ -170,6 +170,7 @@ constexpr KeySpec table[] = {
     int_key("straggler[].gpu", 0, 4194303, "rank of a slow GPU"),
     num_key("straggler[].compute_scale", 1e-3, 1e3, "its speed over the others'"),
     text_key("measured.source", "where a real run of this scenario was published"),
+    choice_key("measured.quality", "exact|approximate", "whether the source gives every digit and setting"),
     num_key("measured.step_time_s", 1e-9, 1e9, "of that run"),
     num_key("measured.tokens_per_s_per_gpu", 1e-9, 1e12, "of that run"),
     num_key("measured.tflops_per_gpu.model", 1e-9, 1e6, "of that run"),
@@ -177,6 +178,7 @@ constexpr KeySpec table[] = {
     num_key("measured.peak_allocated_gib", 1e-9, 1e6, "of that run"),
     num_key("measured.peak_active_gib", 1e-9, 1e6, "of that run"),
     num_key("measured.peak_reserved_gib", 1e-9, 1e6, "of that run"),
+    num_key("measured.peak_device_gib", 1e-9, 1e6, "of that run: reserved and outside the allocator"),
     flag_key("measured.fits", "whether it ran; false = out of memory"),
 
     text_key("degraded_link[]", "!a what-if"),

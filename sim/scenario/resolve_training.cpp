@@ -158,11 +158,14 @@ void Resolver::read_precision() {
     fail("training.mixed_precision",
          fmt::format("\"{}\" keeps 16-bit parameters and an fp32 copy; nobody casts", kind));
   if (mixed && pytorch) {
-    const std::string usual_caster = fsdp ? "fsdp" : "autocast";
-    const std::string caster =
-        text("training.mixed_precision", usual_caster, fmt::format("{}'s usual", fsdp ? "FSDP" : "DDP"));
-    if (caster == "fsdp" && !fsdp)
-      fail("training.mixed_precision", "MixedPrecision on shards needs strategy.kind = \"fsdp\"");
+    const bool shards = fsdp && s_.gpus > 1;
+    const std::string caster = text("training.mixed_precision", shards ? "fsdp" : "autocast",
+                                    shards ? "FSDP's usual"
+                                    : fsdp ? "one GPU has no shards to cast"
+                                           : "DDP's usual");
+    if (caster == "fsdp" && !shards)
+      fail("training.mixed_precision", fsdp ? "MixedPrecision on shards needs several GPUs"
+                                            : "MixedPrecision on shards needs strategy.kind = \"fsdp\"");
     n.autocast = caster == "autocast";
   }
   n.parameter = n.autocast ? DType::fp32 : p.compute;

@@ -37,7 +37,8 @@ std::vector<Comparison> comparisons(const Scenario& scenario, const Result& r) {
       {"tflops_per_gpu.hardware", t.hardware.count * 1e-12},
       {"peak_allocated_gib", gib(r.memory.peak_allocated)},
       {"peak_active_gib", gib(r.memory.peak_active)},
-      {"peak_reserved_gib", gib(r.memory.peak_reserved)}};
+      {"peak_reserved_gib", gib(r.memory.peak_reserved)},
+      {"peak_device_gib", gib(r.memory.peak_reserved + r.memory.outside_allocator)}};
   std::vector<Comparison> result;
   for (const RecordedValue& v : scenario.values) {
     if (v.key == "measured.fits")

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Do the README's commands run as written, and print what it shows?
+# Do the commands of the READMEs run as written, and print what they show?
 #   usage: readme_test.sh path/to/shardsim path/to/source
 set -u
 work=$(mktemp -d)
@@ -13,14 +13,21 @@ fence='```'
 # The lines of every block of a language, such as ```sh.
 blocks() { sed -n "/^$fence$1\$/,/^$fence\$/p" "$2" | grep -v "^$fence"; }
 
-while read -r command; do
-  eval "$command" >out 2>&1 || { echo "FAILED: $command"; cat out; failures=$((failures + 1)); }
-done < <(blocks sh "$2/README.md" | grep '^shardsim ')
+for readme in README.md scenarios/course-notes/README.md scenarios/validation/README.md; do
+  # Commands of their own, and those in the cells of tables.
+  while read -r command; do
+    eval "$command" >out 2>&1 || { echo "FAILED in $readme: $command"; cat out; failures=$((failures + 1)); }
+  done < <(blocks sh "$2/$readme" | grep '^shardsim '
+           grep '^|' "$2/$readme" | grep -o '`shardsim [^`]*`' | tr -d '`' | grep -v '[A-Z][A-Z]' | sort -u)
 
-blocks console "$2/README.md" >expected
-eval "$(sed -n '1s/^\$ //p' expected)" >out 2>&1
-sed -i 1d expected
-diff expected out || failures=$((failures + 1))
+  # A block of language console is a command and what it prints.
+  blocks console "$2/$readme" >expected
+  if [ -s expected ]; then
+    eval "$(sed -n '1s/^\$ //p' expected)" >out 2>&1
+    sed -i 1d expected
+    diff expected out || { echo "FAILED in $readme: the output shown"; failures=$((failures + 1)); }
+  fi
+done
 
 blocks toml "$2/README.md" >scenario.toml
 shardsim check scenario.toml >out || { cat out; failures=$((failures + 1)); }

@@ -92,7 +92,7 @@ TEST_CASE("a frontier shows both sides of the boundary, and says when there is n
   CHECK(says(text, "largest training.sequence_length that fits, for each training.micro_batch"));
   CHECK(says(text, "mpt-7b on 16 x a100-sxm-40gb"));
   CHECK(says(text, "all legal values fit"));
-  CHECK(says(text, "step 1, forward"));
+  CHECK(says(text, "step 2, forward"));
   const json j = json::parse(to_json(small_frontier(), tool));
   CHECK(j["rows"][0]["first_oom"].is_null());
   CHECK(j["rows"][1]["last_fit"]["value"] == 1024);

@@ -1,0 +1,145 @@
+// Does the simulated memory agree with published runs? scenarios/validation/ holds them with their sources;
+// its README shows the same figures and says which published rows are left out, and why.
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include <doctest/doctest.h>
+
+#include "sim/scenario/scenario.h"
+
+#include "tests/support/hardware.h"
+
+namespace shardsim {
+namespace {
+
+RunRecord run_scenario(const std::string& name) {
+  const std::string path = std::string(SHARDSIM_SOURCE_DIR) + "/scenarios/" + name + ".toml";
+  return run(resolve(read_scenario(path).settings, test_library()));
+}
+
+bool exact(const RunRecord& run) {
+  return std::any_of(run.values.begin(), run.values.end(), [](const RecordedValue& v) {
+    return v.key == "measured.quality" && v.value == Scalar(std::string("exact"));
+  });
+}
+
+// Published figures that are missed, with the cause as far as it is known.
+struct Miss {
+  std::string scenario, metric, why;
+  double error;  // at most
+};
+const Miss misses[] = {
+    {"validation/torchtitan-llama-7b-full-fsdp2", "peak_reserved_gib",
+     "active memory agrees to 0.1%: the real allocator fragments more around the loss", 0.11},
+};
+
+TEST_CASE("exact rows: allocated and active within 5%, reserved within 10%, the median within 3%") {
+  std::vector<double> errors;
+  for (const std::string& name : test_library().scenario_names()) {
+    if (!name.starts_with("validation/")) continue;
+    const RunRecord record = run_scenario(name);
+    REQUIRE(!record.comparisons.empty());
+    for (const Comparison& c : record.comparisons) {
+      INFO(name << " " << c.metric << ": " << c.predicted << " against " << c.measured);
+      if (c.metric == "fits") CHECK(c.predicted == c.measured);
+      if (c.metric == "fits" || !exact(record)) continue;
+      const double error = std::abs(c.error());
+      errors.push_back(error);
+      const auto miss = std::find_if(std::begin(misses), std::end(misses), [&](const Miss& m) {
+        return m.scenario == name && m.metric == c.metric;
+      });
+      CHECK(error <= (miss != std::end(misses)          ? miss->error
+                      : c.metric == "peak_reserved_gib" ? 0.10
+                                                        : 0.05));
+    }
+  }
+  REQUIRE(errors.size() >= 6);
+  std::sort(errors.begin(), errors.end());
+  CHECK(errors[errors.size() / 2] <= 0.03);
+}
+
+TEST_CASE("GPT-2 XL on a 24 GB card dies while the first step creates Adam's state, at about 92% of it") {
+  const RunRecord record = run_scenario("validation/oom-gpt2-xl-titan-rtx");
+  REQUIRE(record.result.out_of_memory());
+  const OutOfMemory& oom = *record.result.oom;
+  CHECK(oom.step == 1);
+  CHECK(oom.phase == "optimizer");
+  CHECK(oom.category == Category::optimizer_state);
+  CHECK(oom.requested == Bytes{1600 * 6400 * 4});
+  CHECK(oom.segment == Bytes{40 << 20});
+  const double state =
+      static_cast<double>(oom.live[static_cast<std::size_t>(Category::optimizer_state)].count);
+  CHECK(state / (8.0 * static_cast<double>(record.parameters)) == doctest::Approx(0.92).epsilon(0.03));
+  CHECK(gib(oom.allocated) == doctest::Approx(22.27).epsilon(0.01));
+}
+
+TEST_CASE("T5-large on V100-32GB dies at the dropped probabilities of an attention in forward") {
+  const RunRecord record = run_scenario("validation/oom-t5-large-v100");
+  REQUIRE(record.result.out_of_memory());
+  const OutOfMemory& oom = *record.result.oom;
+  CHECK(oom.phase.starts_with("forward / decoder"));
+  CHECK(oom.tensor == "dropped");
+  CHECK(oom.category == Category::activations);
+  CHECK(oom.requested == Bytes{4 * 8 * 16 * 512 * 512});
+  CHECK(gib(oom.allocated) == doctest::Approx(30.42).epsilon(0.005));
+  CHECK(gib(oom.reserved) == doctest::Approx(30.58).epsilon(0.005));
+}
+
+// --- tables of runs ---------------------------------------------------------------------------------------
+
+std::vector<std::string> cells(const std::string& line) {
+  std::vector<std::string> row(1);
+  bool quoted = false;
+  for (const char c : line) {
+    if (c == '"')
+      quoted = !quoted;
+    else if (c == ',' && !quoted)
+      row.emplace_back();
+    else
+      row.back() += c;
+  }
+  return row;
+}
+
+// More micro-batches than two hold nothing that two do not.
+constexpr std::int64_t accumulated_max = 2;
+
+void check_that_all_fit(const std::string& file, std::size_t rows_expected) {
+  std::ifstream in(std::string(SHARDSIM_SOURCE_DIR) + "/scenarios/validation/" + file);
+  std::string line;
+  REQUIRE(std::getline(in, line));
+  const std::vector<std::string> columns = cells(line);
+  std::size_t rows = 0;
+  while (std::getline(in, line)) {
+    const std::vector<std::string> row = cells(line);
+    REQUIRE(row.size() == columns.size());
+    ScenarioFile scenario;
+    scenario.settings.scenario = {file};
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      const std::string& key = columns[c];
+      const bool setting = key.starts_with("model.") || key.starts_with("training.") ||
+                           key.starts_with("strategy.") || key.starts_with("cluster.") || key == "topology";
+      if (!setting || row[c].empty()) continue;
+      const bool accumulation = key == "training.grad_accum";
+      const std::string value =
+          accumulation ? std::to_string(std::min<std::int64_t>(accumulated_max, std::stoll(row[c]))) : row[c];
+      assign(scenario, key, value, "--set " + key);
+    }
+    INFO(line);
+    CHECK(!run(resolve(scenario.settings, test_library())).result.out_of_memory());
+    ++rows;
+  }
+  CHECK(rows == rows_expected);
+}
+
+TEST_CASE("published runs that ran are predicted to fit: MosaicML's on A100-40GB") {
+  check_that_all_fit("mosaicml-a100-40gb.csv", 78);
+}
+
+TEST_CASE("published runs that ran are predicted to fit: NVIDIA's BERT on V100 and A100") {
+  check_that_all_fit("nvidia-bert-ddp.csv", 70);
+}
+
+}  // namespace
+}  // namespace shardsim
