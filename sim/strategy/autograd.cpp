@@ -496,6 +496,15 @@ void Autograd::give_parameter_gradient(ParameterId parameter, TensorId contribut
   if (pending.contributions == uses_[parameter]) on_gradient(parameter, std::exchange(pending, {}).tensor);
 }
 
+void Autograd::forward() {
+  for (const Segment& s : graph_.segments) forward(s);
+}
+
+void Autograd::backward(const OnGradient& on_gradient) {
+  begin_backward();
+  for (auto s = graph_.segments.rbegin(); s != graph_.segments.rend(); ++s) backward(*s, on_gradient);
+}
+
 void Autograd::end_micro_batch() {
   for (const ValueId v : ids(graph_.values))
     if (graph_.values[v].held_by_user && storage_of(v) == v) drop(v);

@@ -49,9 +49,11 @@ class Autograd {
 
   // Segments in order, then all of them backwards, then end_micro_batch; may be repeated.
   void forward(const Segment& segment);
+  void forward();         // all segments
   void begin_backward();  // the gradient of the loss
   void backward(const Segment& segment, const OnGradient& on_gradient, const RecomputeHooks& hooks = {});
-  void end_micro_batch();  // what the training loop held goes; nothing may remain
+  void backward(const OnGradient& on_gradient);  // of the loss, and of all segments
+  void end_micro_batch();                        // what the training loop held goes; nothing may remain
 
   void set_hooks(OpHooks hooks) { hooks_ = std::move(hooks); }
 

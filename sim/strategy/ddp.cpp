@@ -48,13 +48,9 @@ class DdpCompiler {
     const auto steady = micro_batches(buckets);
     const BodyId update = step_.optimizer_body(trained_, false, std::nullopt);
 
-    step_.append(Section::first, start);
-    program_.append_to(Section::first, first_update);
+    step_.append(Section::first, start, first_update);
     program_.append_to(Section::second, rebuild);
-    for (const Section section : {Section::second, Section::steady}) {
-      step_.append(section, steady);
-      program_.append_to(section, update);
-    }
+    for (const Section section : {Section::second, Section::steady}) step_.append(section, steady, update);
     return std::move(step_).finish();
   }
 
@@ -90,25 +86,16 @@ class DdpCompiler {
   }
 
   std::vector<Repeat> micro_batches(const std::vector<Bucket>& buckets) {
-    return step_.micro_batches([&](MicroBatch m) { return micro_batch(buckets, m); });
-  }
-
-  BodyId micro_batch(const std::vector<Bucket>& buckets, MicroBatch micro) {
-    Autograd& autograd = micro.first ? autograd_ : next_;
-    const BodyId body = program_.begin_body();
-    program_.begin_mark("forward");
-    for (const Segment& s : step_.graph.segments) autograd.forward(s);
-    program_.end_mark();
-    program_.begin_mark("backward");
-    begin_reduction(buckets);
-    autograd.begin_backward();
-    for (auto s = step_.graph.segments.rbegin(); s != step_.graph.segments.rend(); ++s)
-      autograd.backward(*s,
-                        [&](ParameterId p, TensorId gradient) { on_gradient(buckets, p, gradient, micro); });
-    if (micro.reduces) finish_reduction(buckets);
-    autograd.end_micro_batch();
-    program_.end_mark();
-    return body;
+    const auto autograd = [&](MicroBatch micro) -> Autograd& { return micro.first ? autograd_ : next_; };
+    return step_.micro_batches([&](MicroBatch micro) { autograd(micro).forward(); },
+                               [&](MicroBatch micro) {
+                                 begin_reduction(buckets);
+                                 autograd(micro).backward([&](ParameterId p, TensorId gradient) {
+                                   on_gradient(buckets, p, gradient, micro);
+                                 });
+                                 if (micro.reduces) finish_reduction(buckets);
+                                 autograd(micro).end_micro_batch();
+                               });
   }
 
   void begin_reduction(const std::vector<Bucket>& buckets) {

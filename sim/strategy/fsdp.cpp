@@ -5,6 +5,7 @@
 #include "sim/base/check.h"
 #include "sim/strategy/step_writer.h"
 #include "sim/strategy/strategy.h"
+#include "sim/strategy/wrap.h"
 
 namespace shardsim {
 namespace {
@@ -77,12 +78,7 @@ class FsdpCompiler {
     const BodyId first_update = step_.optimizer_body(trained, true, shard_group_);
     const BodyId update = step_.optimizer_body(trained, false, shard_group_);
 
-    step_.append(Section::first, first_step);
-    program_.append_to(Section::first, first_update);
-    for (const Section section : {Section::second, Section::steady}) {
-      step_.append(section, step);
-      program_.append_to(section, update);
-    }
+    step_.append_steps(first_step, first_update, step, update);
     return std::move(step_).finish();
   }
 
@@ -98,13 +94,9 @@ class FsdpCompiler {
 
   void make_units() {
     const OpGraph& graph = step_.graph;
-    unit_of_.assign(graph.modules.size(), 0);
-    units_.push_back({.name = graph.modules[ModuleId{0}].name});
-    for (const ModuleId m : ids(graph.modules)) {
-      if (!graph.modules[m].block || options_.wrap == Wrap::model) continue;
-      unit_of_[m] = units_.size();
-      units_.push_back({.name = graph.modules[m].name});
-    }
+    const Wrapping wrapping = wrap_modules(graph, options_.wrap);
+    unit_of_ = wrapping.unit_of;
+    for (const ModuleId m : wrapping.units) units_.push_back({.name = graph.modules[m].name});
     for (const Parameter& p : graph.parameters) {
       Unit& unit = units_[unit_of_[p.module]];
       const std::int64_t alignment = 16 / bytes_per_element(stored());  // elements between addresses
@@ -241,17 +233,11 @@ class FsdpCompiler {
   Unit& root() { return units_.front(); }
 
   std::vector<Repeat> micro_batches(bool forward_prefetch) {
-    return step_.micro_batches([&](MicroBatch micro) {
-      const BodyId body = program_.begin_body();
-      program_.begin_mark("forward");
-      forward(forward_prefetch);
-      program_.end_mark();
-      program_.begin_mark("backward");
-      backward(micro);
-      autograd_.end_micro_batch();
-      program_.end_mark();
-      return body;
-    });
+    return step_.micro_batches([&](MicroBatch) { forward(forward_prefetch); },
+                               [&](MicroBatch micro) {
+                                 backward(micro);
+                                 autograd_.end_micro_batch();
+                               });
   }
 
   void forward(bool prefetch) {

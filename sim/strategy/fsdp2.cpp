@@ -4,6 +4,7 @@
 #include "sim/base/check.h"
 #include "sim/strategy/step_writer.h"
 #include "sim/strategy/strategy.h"
+#include "sim/strategy/wrap.h"
 
 namespace shardsim {
 namespace {
@@ -63,13 +64,14 @@ class Fsdp2Compiler {
     step_.begin_init(trained);  // made on the meta device: only the shards appear
     if (offloads())
       for (const Unit& u : units_) program_.alloc(u.host_gradient);
-    const auto step = micro_batches();
+    const auto step = step_.micro_batches([&](MicroBatch) { forward(); },
+                                          [&](MicroBatch micro) {
+                                            backward(micro);
+                                            autograd_.end_micro_batch();
+                                          });
     const BodyId first_update = step_.optimizer_body(trained, true, shard_group_);
     const BodyId update = step_.optimizer_body(trained, false, shard_group_);
-    for (const Section section : {Section::first, Section::second, Section::steady}) {
-      step_.append(section, step);
-      program_.append_to(section, section == Section::first ? first_update : update);
-    }
+    step_.append_steps(step, first_update, step, update);
     return std::move(step_).finish();
   }
 
@@ -90,13 +92,9 @@ class Fsdp2Compiler {
 
   void make_units() {
     const OpGraph& graph = step_.graph;
-    unit_of_.assign(graph.modules.size(), 0);
-    units_.push_back({.name = graph.modules[ModuleId{0}].name});
-    for (const ModuleId m : ids(graph.modules)) {
-      if (!graph.modules[m].block || options_.wrap == Wrap::model) continue;
-      unit_of_[m] = units_.size();
-      units_.push_back({.name = graph.modules[m].name});
-    }
+    const Wrapping wrapping = wrap_modules(graph, options_.wrap);
+    unit_of_ = wrapping.unit_of;
+    for (const ModuleId m : wrapping.units) units_.push_back({.name = graph.modules[m].name});
     for (const Parameter& p : graph.parameters) add_parameter(units_[unit_of_[p.module]], p);
     for (Unit& u : units_) make_tensors(u);
   }
@@ -224,20 +222,6 @@ class Fsdp2Compiler {
   // The root never is resharded between forward and backward.
   bool reshards(const Unit& u) const {
     return !is_root(u) && (options_.reshard_last_block || &u != &units_.back());
-  }
-
-  std::vector<Repeat> micro_batches() {
-    return step_.micro_batches([&](MicroBatch micro) {
-      const BodyId body = program_.begin_body();
-      program_.begin_mark("forward");
-      forward();
-      program_.end_mark();
-      program_.begin_mark("backward");
-      backward(micro);
-      autograd_.end_micro_batch();
-      program_.end_mark();
-      return body;
-    });
   }
 
   void forward() {

@@ -58,12 +58,7 @@ class MegatronDpCompiler {
     const auto first_step = micro_batches(false);
     const auto step = micro_batches(options_.overlap_param_gather);
     const BodyId first_update = update_body(true), update = update_body(false);
-    step_.append(Section::first, first_step);
-    program_.append_to(Section::first, first_update);
-    for (const Section section : {Section::second, Section::steady}) {
-      step_.append(section, step);
-      program_.append_to(section, update);
-    }
+    step_.append_steps(first_step, first_update, step, update);
     return std::move(step_).finish();
   }
 
@@ -105,28 +100,27 @@ class MegatronDpCompiler {
   // --- passes ---------------------------------------------------------------------------------------------
 
   std::vector<Repeat> micro_batches(bool gather) {
-    return step_.micro_batches([&](MicroBatch micro) {
-      const BodyId body = program_.begin_body();
-      if (micro.first)
-        program_.launch(default_stream, MemoryBound{program_.bytes_of(gradients_)}, HostWork::optimizer_op,
-                        "zero gradient buffer");
-      for (Bucket& b : buckets_) {
-        b.missing = b.parameters;
-        b.gathering = b.gathered = !(gather && micro.first);
-      }
-      program_.begin_mark("forward");
-      for (const Segment& s : step_.graph.segments) autograd_.forward(s);
-      program_.end_mark();
-      program_.begin_mark("backward");
-      autograd_.begin_backward();
-      for (auto s = step_.graph.segments.rbegin(); s != step_.graph.segments.rend(); ++s)
-        autograd_.backward(*s, [&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
-      if (micro.reduces)
-        for (const Bucket& b : buckets_) program_.wait(default_stream, b.done);
-      autograd_.end_micro_batch();
-      program_.end_mark();
-      return body;
-    });
+    return step_.micro_batches(
+        [&, gather](MicroBatch micro) {
+          begin_micro_batch(micro, gather);
+          autograd_.forward();
+        },
+        [&](MicroBatch micro) {
+          autograd_.backward([&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
+          if (micro.reduces)
+            for (const Bucket& b : buckets_) program_.wait(default_stream, b.done);
+          autograd_.end_micro_batch();
+        });
+  }
+
+  void begin_micro_batch(MicroBatch micro, bool gather) {
+    if (micro.first)
+      program_.launch(default_stream, MemoryBound{program_.bytes_of(gradients_)}, HostWork::optimizer_op,
+                      "zero gradient buffer");
+    for (Bucket& b : buckets_) {
+      b.missing = b.parameters;
+      b.gathering = b.gathered = !(gather && micro.first);
+    }
   }
 
   // Added to the buffer in its format; the last micro-batch reduces a bucket when it is complete.

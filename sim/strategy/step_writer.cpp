@@ -23,7 +23,17 @@ StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, 
 
 Autograd StepWriter::make_autograd() { return Autograd(graph, program, training); }
 
-std::vector<Repeat> StepWriter::micro_batches(const std::function<BodyId(MicroBatch)>& write) const {
+std::vector<Repeat> StepWriter::micro_batches(const Pass& forward, const Pass& backward) {
+  const auto write = [&](MicroBatch micro) {
+    const BodyId body = program.begin_body();
+    program.begin_mark("forward");
+    forward(micro);
+    program.end_mark();
+    program.begin_mark("backward");
+    backward(micro);
+    program.end_mark();
+    return body;
+  };
   const std::int64_t more = training.micro_batches - 1;
   std::vector<Repeat> bodies{{write({.first = true, .reduces = !accumulates_unreduced()}), 1}};
   const std::int64_t between = accumulates_unreduced() ? more - 1 : 0;
@@ -32,8 +42,15 @@ std::vector<Repeat> StepWriter::micro_batches(const std::function<BodyId(MicroBa
   return bodies;
 }
 
-void StepWriter::append(Section section, const std::vector<Repeat>& bodies) {
+void StepWriter::append(Section section, const std::vector<Repeat>& bodies, BodyId update) {
   for (const Repeat& r : bodies) program.append_to(section, r.body, r.times);
+  program.append_to(section, update);
+}
+
+void StepWriter::append_steps(const std::vector<Repeat>& first, BodyId first_update,
+                              const std::vector<Repeat>& later, BodyId update) {
+  append(Section::first, first, first_update);
+  for (const Section section : {Section::second, Section::steady}) append(section, later, update);
 }
 
 void StepWriter::accumulate(Trained& to, TensorId gradient, bool later) {

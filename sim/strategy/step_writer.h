@@ -39,9 +39,13 @@ class StepWriter {
     return optimizer.trained(name, rows, columns, training.stored);
   }
 
-  // The micro-batches of a step, in order, each kind written once by `write`.
-  std::vector<Repeat> micro_batches(const std::function<BodyId(MicroBatch)>& write) const;
-  void append(Section section, const std::vector<Repeat>& bodies);
+  // The micro-batches of a step, in order, each kind written once.
+  using Pass = std::function<void(MicroBatch)>;
+  std::vector<Repeat> micro_batches(const Pass& forward, const Pass& backward);
+  void append(Section section, const std::vector<Repeat>& bodies, BodyId update);
+  // The first step, and every further one.
+  void append_steps(const std::vector<Repeat>& first, BodyId first_update, const std::vector<Repeat>& later,
+                    BodyId update);
   // Gradients that later micro-batches do not reduce have to be kept whole.
   bool accumulates_unreduced() const { return training.no_sync && training.micro_batches > 1; }
 

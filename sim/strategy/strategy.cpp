@@ -13,29 +13,18 @@ Program compile_plain(const OpGraph& graph, const Training& training, const Fram
   step.begin_init(trained);
 
   Autograd first = step.make_autograd(), later = step.make_autograd();
-  const auto micro_batch = [&](MicroBatch micro) {
-    Autograd& autograd = micro.first ? first : later;
-    const BodyId body = step.program.begin_body();
-    step.program.begin_mark("forward");
-    for (const Segment& s : graph.segments) autograd.forward(s);
-    step.program.end_mark();
-    step.program.begin_mark("backward");
-    autograd.begin_backward();
-    for (auto s = graph.segments.rbegin(); s != graph.segments.rend(); ++s)
-      autograd.backward(*s, [&](ParameterId p, TensorId gradient) {
-        step.accumulate(trained[static_cast<std::size_t>(p.index)], gradient, !micro.first);
+  const auto autograd = [&](MicroBatch micro) -> Autograd& { return micro.first ? first : later; };
+  const auto micro_batches = step.micro_batches(
+      [&](MicroBatch micro) { autograd(micro).forward(); },
+      [&](MicroBatch micro) {
+        autograd(micro).backward([&](ParameterId p, TensorId gradient) {
+          step.accumulate(trained[static_cast<std::size_t>(p.index)], gradient, !micro.first);
+        });
+        autograd(micro).end_micro_batch();
       });
-    autograd.end_micro_batch();
-    step.program.end_mark();
-    return body;
-  };
-  const std::vector<Repeat> micro_batches = step.micro_batches(micro_batch);
   const BodyId first_update = step.optimizer_body(trained, true, std::nullopt);
   const BodyId update = step.optimizer_body(trained, false, std::nullopt);
-  for (const Section section : {Section::first, Section::second, Section::steady}) {
-    step.append(section, micro_batches);
-    step.program.append_to(section, section == Section::first ? first_update : update);
-  }
+  step.append_steps(micro_batches, first_update, micro_batches, update);
   return std::move(step).finish();
 }
 

@@ -19,13 +19,13 @@ Program compile(const OpGraph& graph, const Training& training, const Framework&
 
 // torch.distributed.fsdp.FullyShardedDataParallel (FSDP1) at any sharding factor.
 //   source  torch/distributed/fsdp/_runtime_utils.py, _flat_param.py, _limiter_utils.py
-//   leaves out  CPU offload, no_sync, the transients of wrapping (shards appear in place)
+//   leaves out  the transients of wrapping beyond a unit at a time, ignored modules, units other than blocks
 Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Fsdp& options);
 
 // torch.distributed.fsdp.fully_shard (FSDP2) at any sharding factor.
 //   source  torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, _fsdp_collectives.py, _fsdp_param.py
-//   leaves out  CPU offload, set_requires_gradient_sync, explicit prefetching
+//   leaves out  explicit prefetching, units other than blocks
 Program compile(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Fsdp2& options);
 

@@ -33,12 +33,14 @@ class Zero12Compiler {
 
   Program run() && {
     init();
-    const auto micro_batches = step_.micro_batches([&](MicroBatch micro) { return micro_batch(micro); });
+    const auto autograd = [&](MicroBatch micro) -> Autograd& { return micro.first ? autograd_ : next_; };
+    const auto micro_batches = step_.micro_batches([&](MicroBatch micro) { autograd(micro).forward(); },
+                                                   [&](MicroBatch micro) {
+                                                     backward(autograd(micro), micro);
+                                                     autograd(micro).end_micro_batch();
+                                                   });
     const BodyId first_update = update_body(true), update = update_body(false);
-    for (const Section section : {Section::first, Section::second, Section::steady}) {
-      step_.append(section, micro_batches);
-      program_.append_to(section, section == Section::first ? first_update : update);
-    }
+    step_.append_steps(micro_batches, first_update, micro_batches, update);
     return std::move(step_).finish();
   }
 
@@ -122,22 +124,11 @@ class Zero12Compiler {
 
   // --- passes ---------------------------------------------------------------------------------------------
 
-  BodyId micro_batch(MicroBatch micro) {
-    Autograd& autograd = micro.first ? autograd_ : next_;
-    const BodyId body = program_.begin_body();
-    program_.begin_mark("forward");
-    for (const Segment& s : step_.graph.segments) autograd.forward(s);
-    program_.end_mark();
-    program_.begin_mark("backward");
-    autograd.begin_backward();
-    for (auto s = step_.graph.segments.rbegin(); s != step_.graph.segments.rend(); ++s)
-      autograd.backward(*s, [&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
+  void backward(Autograd& autograd, MicroBatch micro) {
+    autograd.backward([&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
     if (!partitions_gradients() && !overlaps() && micro.reduces)
       for (const ParameterId p : ids(step_.graph.parameters)) add_to_bucket(p, micro);
     if (partitions_gradients() || micro.reduces) finish_reduction(micro);
-    autograd.end_micro_batch();
-    program_.end_mark();
-    return body;
   }
 
   // Stage 1 accumulates whole gradients and reduces at the boundary, during backward only with overlap_comm.

@@ -55,12 +55,7 @@ class Zero3Compiler {
     const BodyId first_update = update_body(true);
     const auto step = micro_batches(true);
     const BodyId update = update_body(false);
-    step_.append(Section::first, first_step);
-    program_.append_to(Section::first, first_update);
-    for (const Section section : {Section::second, Section::steady}) {
-      step_.append(section, step);
-      program_.append_to(section, update);
-    }
+    step_.append_steps(first_step, first_update, step, update);
     return std::move(step_).finish();
   }
 
@@ -150,24 +145,19 @@ class Zero3Compiler {
   // --- passes ---------------------------------------------------------------------------------------------
 
   std::vector<Repeat> micro_batches(bool traced) {
-    return step_.micro_batches([&](MicroBatch micro) {
-      const BodyId body = program_.begin_body();
-      coordinator_.begin_micro_batch(traced);
-      program_.begin_mark("forward");
-      for (const Segment& s : step_.graph.segments) autograd_.forward(s);
-      program_.end_mark();
-      program_.begin_mark("backward");
-      autograd_.begin_backward();
-      for (auto s = step_.graph.segments.rbegin(); s != step_.graph.segments.rend(); ++s)
-        autograd_.backward(*s, [&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
-      reduce_bucket(micro);
-      synchronize_({reduce_stream_});
-      buckets_reduced_ = 0;
-      autograd_.end_micro_batch();
-      coordinator_.end_micro_batch();
-      program_.end_mark();
-      return body;
-    });
+    return step_.micro_batches(
+        [&, traced](MicroBatch) {
+          coordinator_.begin_micro_batch(traced);
+          autograd_.forward();
+        },
+        [&](MicroBatch micro) {
+          autograd_.backward([&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
+          reduce_bucket(micro);
+          synchronize_({reduce_stream_});
+          buckets_reduced_ = 0;
+          autograd_.end_micro_batch();
+          coordinator_.end_micro_batch();
+        });
   }
 
   // --- gradients ------------------------------------------------------------------------------------------
