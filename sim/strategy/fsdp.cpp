@@ -127,7 +127,7 @@ class FsdpCompiler {
           tensor("reduced shard", u.shard, reduce_dtype(), Category::communication_buffers, post_backward_);
     for (TensorId& gradient : u.gradient)
       gradient = tensor("gradient shard", u.shard, stored(), Category::gradients, gradient_stream());
-    for (const std::size_t i : {0, 1})
+    for (const std::size_t i : {0U, 1U})
       u.flat_gradient[i] = flat_is_result() ? u.gradient[i]
                                             : tensor("flat gradient", u.elements, param_dtype_,
                                                      Category::communication_buffers, default_stream);

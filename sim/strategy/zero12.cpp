@@ -81,7 +81,7 @@ class Zero12Compiler {
     parameters_ = tensor("flat parameters", partition_ * world_, dtype_, Category::parameters);
     master_ =
         step_.optimizer.trained("fp32 partition", partition_, 1, DType::fp32, Category::optimizer_state);
-    for (const std::size_t i : {0, 1}) {
+    for (const std::size_t i : {0U, 1U}) {
       const std::string number = std::to_string(i + 1);
       ipg_.push_back(tensor("IPG buffer " + number, options_.reduce_bucket_size, dtype_,
                             Category::communication_buffers));

@@ -78,10 +78,10 @@ TEST_CASE("pure formats store parameters as they compute, mixed ones in fp32") {
         std::tuple("bf16-mixed", DType::bf16, DType::fp32), std::tuple("bf16-pure", DType::bf16, DType::bf16),
         std::tuple("fp16-pure", DType::fp16, DType::fp16), std::tuple("fp8-mixed", DType::bf16, DType::fp32)})
     for (const std::string strategy : {"ddp", "fsdp2"}) {
-      CAPTURE(precision);
-      const Scenario s =
-          scenario(on("llama3-8b", "dgx-h100", "precision = \"" + std::string(precision) + "\""),
-                   {"strategy.kind=" + strategy});
+      const std::string text(precision);  // CAPTURE is a lambda, which cannot hold a structured binding
+      CAPTURE(text);
+      const Scenario s = scenario(on("llama3-8b", "dgx-h100", "precision = \"" + text + "\""),
+                                  {"strategy.kind=" + strategy});
       const Numerics& n = s.workload.numerics;
       CHECK(n.compute == compute);
       CHECK(s.training.stored == stored);
