@@ -51,24 +51,31 @@ std::string find_scenario(const Library& library, const std::string& given) {
                                 suggestion(given, library.scenario_names()));
 }
 
-// Whole or not at all: written beside the target, then renamed.
-void write_file(const std::string& path, const std::string& text) {
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
+// Whole or not at all: written beside the target, then renamed; through links, and straight into what is no
+// regular file (a device, a pipe).
+void write_file(const std::string& named, const std::string& text) {
   std::error_code error;
+  const std::string path = fs::exists(named, error) ? fs::canonical(named, error).string() : named;
+  if (fs::exists(path, error) && !fs::is_regular_file(path, error) && !fs::is_directory(path, error)) {
+    std::ofstream file(path, std::ios::binary);
+    if (!(file << text).flush()) throw InputError({named}, "cannot be written");
+    return;
+  }
+  const std::string temporary = path + ".tmp" + std::to_string(getpid());
   {
     std::ofstream file(temporary, std::ios::binary);
     file << text;
     file.close();
     if (!file) {
       fs::remove(temporary, error);
-      throw InputError({path}, "cannot be written");
+      throw InputError({named}, "cannot be written");
     }
   }
   fs::rename(temporary, path, error);
   if (!error) return;
   const std::string why = error.message();
   fs::remove(temporary, error);
-  throw InputError({path}, "cannot be written: " + why);
+  throw InputError({named}, "cannot be written: " + why);
 }
 
 void print(const std::string& text, const std::string& output) {
@@ -90,12 +97,13 @@ constexpr Shorthand shorthands[] = {
     {"--model", "model", "a name in models/ or a path"},
     {"--topology", "topology", "a name in topologies/ or a path"},
     {"--gpus", "cluster.gpus", "GPUs of the job"},
-    {"--strategy", "strategy.kind", "ddp or fsdp"},
+    {"--strategy", "strategy.kind", "ddp, fsdp, fsdp2, zero1, zero2, zero3, mics or megatron-dp"},
     {"--sharding-factor", "strategy.sharding_factor", "ranks that share one copy of the model"},
     {"--micro-batch", "training.micro_batch", "sequences per GPU and micro-step"},
     {"--global-batch", "training.global_batch", "sequences per step over all GPUs"},
     {"--sequence-length", "training.sequence_length", "tokens"},
-    {"--precision", "training.precision", "fp32, tf32, fp16-mixed or bf16-mixed"},
+    {"--precision", "training.precision",
+     "fp32, tf32, fp16-mixed, bf16-mixed, fp8-mixed, fp16-pure or bf16-pure"},
     {"--checkpointing", "training.activation_checkpointing",
      "none, full, selective, selective-op or every-k"},
     {"--stack", "training.stack", "a name in topologies/stacks or a path"},
@@ -112,6 +120,8 @@ struct Options {
   std::string kind, name, graphviz;
 };
 
+std::string not_empty(const std::string& text) { return text.empty() ? "a value is expected" : ""; }
+
 void add_output_options(CLI::App& app, Options& o, bool csv) {
   std::vector<std::string> formats{"table", "json"};
   if (csv) formats.emplace_back("csv");
@@ -126,7 +136,8 @@ void add_scenario_options(CLI::App& app, Options& o) {
   app.add_option("scenario", o.scenario, "a scenario file, or a name in scenarios/");
   for (std::size_t i = 0; i < std::size(shorthands); ++i)
     app.add_option(shorthands[i].option, o.short_values[i],
-                   std::string(shorthands[i].help) + " (" + shorthands[i].key + ")");
+                   std::string(shorthands[i].help) + " (" + shorthands[i].key + ")")
+        ->check(not_empty);
   app.add_option("--set", o.sets, "key=value: any key of the scenario")->take_all()->allow_extra_args(false);
 }
 
@@ -186,6 +197,8 @@ int run_command(const Options& o, const Library& library) {
   if (!o.memory_timeline.empty() && !memory_csv && !o.memory_timeline.ends_with(".json"))
     throw InputError({"--memory-timeline " + o.memory_timeline},
                      "a file that ends in .csv or .json is expected");
+  if (!o.output.empty() && o.output == o.memory_timeline)
+    throw InputError({"--memory-timeline " + o.memory_timeline}, "is the file of --output already");
   MemoryTimeline memory;
   RunRecord record = run(resolve(sample.settings, library),
                          {.fold = !o.no_fold, .memory = o.memory_timeline.empty() ? nullptr : &memory});
@@ -321,7 +334,8 @@ int dispatch(int argc, char** argv) {
     command->add_flag("--fail-on-oom", o.fail_on_oom, "exit with 3 when memory runs out");
   }
   run->add_option("--memory-timeline", o.memory_timeline,
-                  "write the memory of the fullest GPU over time to a file, .csv or .json");
+                  "write the memory of the fullest GPU over time to a file, .csv or .json")
+      ->check(not_empty);
   run->add_flag("--no-advice", o.no_advice, "when memory runs out, do not search for what would fit");
   for (CLI::App* command : {frontier, limit}) {
     add_scenario_options(*command, o);

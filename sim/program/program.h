@@ -50,6 +50,7 @@ struct Tensor {
 struct Stream {
   std::string name;
 };
+inline constexpr TensorId no_tensor{-1};
 inline constexpr StreamId default_stream{0};  // where the model computes; the step is timed on it
 
 // Who takes part in a collective. With a sharding factor F, ranks [kF, (k+1)F) share one copy of the model

@@ -12,7 +12,7 @@ std::string reason(const FitPoint& point, const std::string& what) {
   if (floor.exceeds())
     return fmt::format(
         "even with {} {} each GPU holds {} GiB of tensors at once, of {} GiB; out of memory in {}",
-        to_string(point.value), what, gib_text(floor.live), gib_text(floor.capacity), place);
+        to_string(point.value), what, gib_text(floor.live), gib_text(floor.capacity - floor.outside), place);
   return fmt::format("even with {} {} it is out of memory in {}", to_string(point.value), what, place);
 }
 

@@ -106,7 +106,7 @@ void measured(std::string& out, const RunRecord& run) {
 
 void out_of_memory(std::string& out, const RunRecord& run) {
   const OutOfMemory& oom = *run.result.oom;
-  out += fmt::format("  status           OUT OF MEMORY{}\n", oom.on_host ? " on the host" : "");
+  out += fmt::format("  status           OUT OF MEMORY{}\n", oom.on_host ? " ON THE HOST" : "");
   out += fmt::format("  where            {}\n", oom_place(oom));
   if (oom.on_host) {
     out +=
@@ -133,6 +133,7 @@ void out_of_memory(std::string& out, const RunRecord& run) {
     largest.rows.push_back({l.tensor, with_spaces(name(l.category)), gib_text(l.bytes)});
   out += "\n" + to_text(largest);
   memory(out, run);
+  measured(out, run);
   if (run.advice) out += "\n" + to_text(*run.advice);
 }
 

@@ -5,7 +5,8 @@
 namespace shardsim {
 
 std::string oom_place(const OutOfMemory& oom) {
-  return fmt::format("{}{}", oom.step == 0 ? "" : fmt::format("step {}, ", oom.step), oom.phase);
+  return fmt::format("{}{}{}", oom.on_host ? "the host's memory, " : "",
+                     oom.step == 0 ? "" : fmt::format("step {}, ", oom.step), oom.phase);
 }
 
 }  // namespace shardsim

@@ -23,7 +23,7 @@ enum class Spent : std::uint8_t {
   exposed_all_reduce,
   exposed_other,    // idle, waiting for kernels of other streams
   copies,           // copies between host and device, or idle waiting for one
-  optimizer,        // kernels of the optimizer, clipping, loss scaling
+  optimizer,        // kernels of the optimizer, clipping, loss scaling, or idle while the host runs it
   host_stall,       // idle, the host has not issued the next operation yet
   allocator_retry,  // the part of that in which the host synchronises and frees to find memory
   straggler_wait,   // idle, a collective waits for another rank to arrive

@@ -201,6 +201,12 @@ std::string without_indices(std::string_view key) {
   return out;
 }
 
+std::string first_below(const std::string& name) {
+  for (const KeySpec& spec : table)
+    if (spec.key.starts_with(name + ".")) return std::string(spec.key.substr(name.size() + 1));
+  return "";
+}
+
 [[noreturn]] void unknown(const std::string& key, const Place& place) {
   const std::size_t dot = key.rfind('.');
   const std::string parent = dot == std::string::npos ? "" : key.substr(0, dot + 1);
@@ -219,7 +225,10 @@ std::string without_indices(std::string_view key) {
     throw InputError(place, fmt::format("{0} is a list: [[{0}]] in a file, {0}[0]{1} elsewhere",
                                         parent + leaf, list->key.substr(parent.size() + leaf.size() + 2)));
   if (std::find(siblings.begin(), siblings.end(), leaf) != siblings.end())
-    throw InputError(place, fmt::format("{} is a value, not a table", parent + leaf));
+    throw InputError(place, first_below(parent + leaf).empty()
+                                ? fmt::format("{} is a value, not a table", parent + leaf)
+                                : fmt::format("{0} is a table; a key such as {0}.{1} is expected",
+                                              parent + leaf, first_below(parent + leaf)));
   const std::string where =
       parent.empty() ? "" : fmt::format(" in [{}]", parent.substr(0, parent.size() - 1));
   throw InputError(place, fmt::format("unknown key \"{}\"{}{}", leaf, where, suggestion(leaf, siblings)));

@@ -73,7 +73,7 @@ void Resolver::read_fsdp() {
   f.forward_prefetch = flag("strategy.forward_prefetch", false, "PyTorch's");
   f.limit_all_gathers =
       flag("strategy.limit_all_gathers", s_.stack.limit_all_gathers, fmt::format("stack {}", s_.stack.name));
-  f.cpu_offload = fsdp_offload(f.sharding_factor);
+  f.cpu_offload = fsdp_offload(f.sharding_factor, /*adds_on_host=*/false);
   f.use_orig_params = flag("strategy.use_orig_params", true, "recommended since PyTorch 2.1");
   f.wrap =
       parse(text("strategy.wrap", "block", "one unit per transformer block"), {Wrap::block, Wrap::model});
@@ -88,7 +88,7 @@ void Resolver::read_fsdp2() {
   Fsdp2 f;
   f.sharding_factor = sharding_factor();
   f.reshard = reshard_ranks(f.sharding_factor);
-  f.cpu_offload = fsdp_offload(f.sharding_factor);
+  f.cpu_offload = fsdp_offload(f.sharding_factor, /*adds_on_host=*/true);
   f.reshard_last_block = flag("strategy.reshard_last_block", true, "fully_shard on every block alike");
   f.wrap =
       parse(text("strategy.wrap", "block", "one unit per transformer block"), {Wrap::block, Wrap::model});
@@ -97,7 +97,8 @@ void Resolver::read_fsdp2() {
 }
 
 // CPUOffload(offload_params=True), CPUOffloadPolicy: parameters, gradients and optimizer together.
-bool Resolver::fsdp_offload(std::int64_t factor) {
+// FSDP2 adds the gradients of micro-batches up on the host, FSDP1 cannot.
+bool Resolver::fsdp_offload(std::int64_t factor, bool adds_on_host) {
   const std::string key = "strategy.cpu_offload";
   const std::string what = text(key, "none", "PyTorch's");
   if (what == "none") return false;
@@ -105,7 +106,8 @@ bool Resolver::fsdp_offload(std::int64_t factor) {
     fail(key, "FSDP offloads the optimizer together with the parameters: \"parameters\"");
   if (factor == 1 && s_.gpus > 1)
     fail(key, "FSDP offloads sharded parameters only; the sharding factor is 1");
-  if (s_.training.micro_batches > 1 && !s_.training.no_sync)
+  if (s_.gpus == 1) fail(key, "one GPU runs without FSDP; offloaded parameters need several GPUs");
+  if (!adds_on_host && s_.training.micro_batches > 1 && !s_.training.no_sync)
     fail(key, "FSDP cannot add up reduced gradients that are offloaded; accumulate with no_sync = true");
   return true;
 }

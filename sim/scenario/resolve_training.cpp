@@ -106,11 +106,13 @@ void Resolver::read_batch() {
 std::int64_t Resolver::divide(std::int64_t global, std::int64_t by, const std::string& global_key,
                               const std::string& missing) const {
   const std::int64_t unit = by * s_.gpus;
+  if (global < unit)
+    fail(global_key, fmt::format("a global batch of {} sequences is less than {} GPUs need; {} is the least",
+                                 global, s_.gpus, unit));
   if (global % unit != 0)
     fail(global_key,
          fmt::format("a global batch of {} sequences gives no whole {} on {} GPUs; {} or {} do", global,
-                     missing.substr(9), s_.gpus, std::max<std::int64_t>(1, global / unit) * unit,
-                     (global / unit + 1) * unit));
+                     missing.substr(9), s_.gpus, global / unit * unit, (global / unit + 1) * unit));
   return global / unit;
 }
 
@@ -266,6 +268,9 @@ OptimizerImpl Resolver::optimizer_impl() {
       strategy != "ddp" && !strategy.starts_with("fsdp"))
     usual = "fused",
     reason = fmt::format("{}'s FusedAdam", strategy == "megatron-dp" ? "Megatron" : "DeepSpeed");
+  else if (const Setting* offload = settings_.find("strategy.cpu_offload");
+           offload != nullptr && offload->value != Scalar(std::string("none")))
+    usual = "for-loop", reason = "PyTorch's for tensors on the host";
   if (!exists(kind, parse(usual, all_implementations)))
     usual = legal.substr(0, legal.find(',')), reason = fmt::format("how {} is implemented", name(kind));
   const OptimizerImpl impl = parse(text(key, usual, reason), all_implementations);

@@ -107,7 +107,7 @@ class Resolver {
   std::int64_t mics_shard_size();
   void read_megatron_dp();
   std::int64_t elements(const std::string& key, std::int64_t fallback, const std::string& reason);
-  bool fsdp_offload(std::int64_t factor);
+  bool fsdp_offload(std::int64_t factor, bool adds_on_host);
   std::int64_t reshard_ranks(std::int64_t factor);
   std::int64_t sharding_factor();
 

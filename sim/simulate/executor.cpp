@@ -549,7 +549,10 @@ bool Executor::execute(RankClassId r, const HostBusy& i) {
 
 // The ranks of a node pass over their shares of host memory at the same time.
 bool Executor::execute(RankClassId r, const HostPass& i) {
-  ranks_[r].host.clock += i.traffic * ranks_of_a_node() / cluster_.topology.spec().node.host_bandwidth;
+  RankState& rank = ranks_[r];
+  const Time begin = rank.host.clock;
+  rank.host.clock += i.traffic * ranks_of_a_node() / cluster_.topology.spec().node.host_bandwidth;
+  rank.account.host_was_busy(Spent::optimizer, begin, rank.host.clock);
   return true;
 }
 
@@ -576,15 +579,14 @@ bool Executor::execute(RankClassId r, const RecordUse& i) {
   return true;
 }
 
-// PyTorch caches pinned memory, so cudaHostAlloc runs in the first step only: its time is left out.
-bool Executor::allocate_on_host(RankClassId r, TensorId tensor) {
+bool Executor::allocate_on_host(RankClassId r, TensorId id) {
   RankState& rank = ranks_[r];
-  rank.host_memory += program_.tensors[tensor].bytes;
-  rank.peak_host_memory = std::max(rank.peak_host_memory, rank.host_memory);
-  rank.on_host[tensor] = true;
-  const Bytes capacity = cluster_.topology.spec().node.host_memory;
-  if (rank.host_memory * ranks_of_a_node() <= capacity) return true;
-  out_of_memory(r, tensor, program_.tensors[tensor].bytes);
+  const Tensor& tensor = program_.tensors[id];
+  const Bytes before = rank.host_memory.held();
+  rank.host_memory.allocate(tensor.bytes, tensor.space == MemorySpace::pinned);
+  rank.on_host[id] = true;
+  if (rank.host_memory.held() * ranks_of_a_node() <= cluster_.topology.spec().node.host_memory) return true;
+  out_of_memory(r, id, rank.host_memory.held() - before);
   return false;
 }
 
@@ -594,7 +596,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
   HostState& host = rank.host;
   if (host.free_began) {  // served already; cudaFree has come back
     host.clock += host.driver;
-    rank.account.retried(*std::exchange(host.free_began, {}), host.clock);
+    rank.account.host_was_busy(Spent::allocator_retry, *std::exchange(host.free_began, {}), host.clock);
     return true;
   }
   if (!rank.pending.empty()) {
@@ -630,7 +632,8 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
     return false;
   }
   host.clock += cost(allocated.calls);
-  if (retry) rank.account.retried(*std::exchange(host.retry_began, {}), host.clock);
+  if (retry)
+    rank.account.host_was_busy(Spent::allocator_retry, *std::exchange(host.retry_began, {}), host.clock);
   return true;
 }
 
@@ -645,7 +648,8 @@ Time Executor::cost(const DriverCalls& calls) const {
 bool Executor::execute(RankClassId r, const Free& i) {
   RankState& rank = ranks_[r];
   if (program_.tensors[i.tensor].space != MemorySpace::device) {
-    rank.host_memory -= program_.tensors[i.tensor].bytes;
+    const Tensor& tensor = program_.tensors[i.tensor];
+    rank.host_memory.free(tensor.bytes, tensor.space == MemorySpace::pinned);
     rank.on_host[i.tensor] = false;
     return true;
   }
@@ -719,7 +723,7 @@ void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
                   .largest_live = {}};
   if (on_host) {  // a rank's share of the node's memory
     oom.limit = {cluster_.topology.spec().node.host_memory.count / ranks_of_a_node()};
-    oom.allocated = oom.reserved = rank.host_memory - tensor.bytes;
+    oom.allocated = oom.reserved = rank.host_memory.held() - refused;
     oom.free = oom.limit - oom.allocated;
     oom.fragmented = {};
     oom.live = {};

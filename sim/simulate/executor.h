@@ -4,10 +4,11 @@
 // time reaches a host at four places only: it polls freed blocks when it allocates, waits for an event, finds
 // a stream's launch queue full, or drains the device to retry an allocation. Everything that happens at one
 // instant is applied first; then links are shared again and running kernels re-paced; then time moves on.
-//   GPU    kernels run at the pace given by the collectives on their own GPU; those of several streams share
-//   it NCCL   a collective starts when its last member arrives: a latency, then a transfer over shared links
-//   time   integer picoseconds; the order of ranks at one instant never matters
-//   leaves out  cudaMalloc's failures cost nothing; NCCL's memory is there from the start, not from first use
+//   GPU   kernels run at the pace given by the collectives on their own GPU; several streams share it
+//   NCCL  a collective starts when its last member arrives: a latency, then a transfer over shared links
+//   time  integer picoseconds; the order of ranks at one instant never matters
+//   leaves out  the cost of a cudaMalloc that fails; NCCL's memory is there from the start, not from first
+//   use
 #pragma once
 
 #include <deque>
@@ -17,6 +18,7 @@
 #include "sim/collective/plan.h"
 #include "sim/engine/agenda.h"
 #include "sim/memory/caching_allocator.h"
+#include "sim/memory/host_memory.h"
 #include "sim/memory/ledger.h"
 #include "sim/network/network.h"
 #include "sim/program/program.h"
@@ -73,7 +75,7 @@ struct RankState {
   CachingAllocator allocator;
   IdVector<TensorId, BlockId> block;
   IdVector<TensorId, char> on_host;  // alive, pinned or not
-  Bytes host_memory{}, peak_host_memory{};
+  HostMemory host_memory{};
   HostState host{};
   Ledger ledger{};
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for

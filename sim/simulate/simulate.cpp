@@ -53,7 +53,7 @@ void describe_memory(Result& result, const Cluster& cluster, const Job& job, con
                    .peak_reserved = stats.peak_reserved,
                    .at_peak = rank.ledger.at_peak(),
                    .alloc_retries = rank.alloc_retries,
-                   .peak_host = rank.peak_host_memory,
+                   .peak_host = rank.host_memory.peak(),
                    .rank = job.ranks[fullest].rank};
 }
 

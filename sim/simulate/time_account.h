@@ -23,16 +23,18 @@ class TimeAccount {
     open_.breakdown[static_cast<std::size_t>(on)] += until - accounted_;
     accounted_ = until;
   }
-  // Idle: the host had not issued the next operation. Parts spent in allocator retries count as such.
+  // Idle: the host had not issued the next operation. Parts in which it was known to be busy with something
+  // count as that.
   void spend_on_host(Time until) {
     if (until == accounted_) return;
-    for (const auto& [begin, end] : retries_) {
-      const Time from = std::clamp(begin, accounted_, until), to = std::clamp(end, accounted_, until);
+    for (const HostBusyWith& busy : host_) {
+      const Time from = std::clamp(busy.begin, accounted_, until),
+                 to = std::clamp(busy.end, accounted_, until);
       if (from > accounted_) spend(Spent::host_stall, from);
-      if (to > accounted_) spend(Spent::allocator_retry, to);
+      if (to > accounted_) spend(busy.with, to);
     }
     if (until > accounted_) spend(Spent::host_stall, until);
-    std::erase_if(retries_, [&](const auto& r) { return r.second <= accounted_; });
+    std::erase_if(host_, [&](const HostBusyWith& busy) { return busy.end <= accounted_; });
   }
   // Idle: the next operation waited for an event of the stream with this log. Walks from the event back
   // through what that stream did and itself waited for; where nothing was under way, the host was late.
@@ -49,7 +51,7 @@ class TimeAccount {
     }
     spend_on_host(until);
   }
-  void retried(Time begin, Time end) { retries_.emplace_back(begin, end); }
+  void host_was_busy(Spent with, Time begin, Time end) { host_.push_back({with, begin, end}); }
   Time accounted() const { return accounted_; }
 
   void communicated(CollectiveKind kind, Bytes bytes, Bytes wire, Time busy) {
@@ -99,7 +101,11 @@ class TimeAccount {
 
   StepRecord open_;
   Time accounted_;
-  std::vector<std::pair<Time, Time>> retries_;  // on the host's clock, not yet attributed
+  struct HostBusyWith {
+    Spent with;
+    Time begin, end;
+  };
+  std::vector<HostBusyWith> host_;  // on the host's clock, not yet attributed
   std::int32_t phase_ = -1;
   Time phase_began_;
 };

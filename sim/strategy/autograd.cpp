@@ -9,7 +9,6 @@
 namespace shardsim {
 namespace {
 
-constexpr TensorId no_tensor{-1};
 constexpr int no_gradient = -1;
 constexpr Bytes offloaded_min{1024};  // torchtune OffloadActivations: min_offload_size
 

@@ -87,15 +87,15 @@ class DdpCompiler {
 
   std::vector<Repeat> micro_batches(const std::vector<Bucket>& buckets) {
     const auto autograd = [&](MicroBatch micro) -> Autograd& { return micro.first ? autograd_ : next_; };
-    return step_.micro_batches([&](MicroBatch micro) { autograd(micro).forward(); },
-                               [&](MicroBatch micro) {
-                                 begin_reduction(buckets);
-                                 autograd(micro).backward([&](ParameterId p, TensorId gradient) {
-                                   on_gradient(buckets, p, gradient, micro);
-                                 });
-                                 if (micro.reduces) finish_reduction(buckets);
-                                 autograd(micro).end_micro_batch();
-                               });
+    return step_.micro_batches(
+        step_.accumulates_unreduced(), [&](MicroBatch micro) { autograd(micro).forward(); },
+        [&](MicroBatch micro) {
+          begin_reduction(buckets);
+          autograd(micro).backward(
+              [&](ParameterId p, TensorId gradient) { on_gradient(buckets, p, gradient, micro); });
+          if (micro.reduces) finish_reduction(buckets);
+          autograd(micro).end_micro_batch();
+        });
   }
 
   void begin_reduction(const std::vector<Bucket>& buckets) {

@@ -35,7 +35,7 @@ struct Unit {
   TensorId flat_gradient[2]{};         // concatenated, unsharded, of the first and of a later micro-batch
   TensorId cast_gradient = no_tensor;  // the same in reduce_dtype
   TensorId reduced = no_tensor;        // this rank's shard in reduce_dtype
-  EventId freed{};                     // on the default stream, when the unsharded parameter is freed
+  EventId freed[2]{};  // on the default stream, when the unsharded parameter is freed; in turns
   bool unsharded = false;
   std::vector<TensorId> arrived{};  // gradients of its parameters, until they are concatenated
 };
@@ -139,7 +139,7 @@ class FsdpCompiler {
     } else {
       u.trained.gradient = u.gradient[0];
     }
-    u.freed = program_.event();
+    for (EventId& e : u.freed) e = program_.event();
   }
   // F = 1 reducing in the stored format: the reduced gradient is the unsharded one, in place.
   bool result_is_whole() const { return !shards() && reduce_dtype() == stored(); }
@@ -217,8 +217,9 @@ class FsdpCompiler {
     program_.record_use(gone, default_stream);
     program_.free(gone);
     if (!shards() || !options_.limit_all_gathers) return;
-    program_.record(u.freed, default_stream);
-    free_events_.push_back(u.freed);
+    program_.record(u.freed[0], default_stream);
+    free_events_.push_back(u.freed[0]);
+    std::swap(u.freed[0], u.freed[1]);  // the limiter may hold a unit's last two frees
   }
 
   // ProcessGroupNCCL marks inputs and outputs as used by its own stream.
@@ -233,11 +234,12 @@ class FsdpCompiler {
   Unit& root() { return units_.front(); }
 
   std::vector<Repeat> micro_batches(bool forward_prefetch) {
-    return step_.micro_batches([&](MicroBatch) { forward(forward_prefetch); },
-                               [&](MicroBatch micro) {
-                                 backward(micro);
-                                 autograd_.end_micro_batch();
-                               });
+    return step_.micro_batches(
+        step_.accumulates_unreduced(), [&](MicroBatch) { forward(forward_prefetch); },
+        [&](MicroBatch micro) {
+          backward(micro);
+          autograd_.end_micro_batch();
+        });
   }
 
   void forward(bool prefetch) {

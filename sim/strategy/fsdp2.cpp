@@ -16,20 +16,23 @@ struct Unit {
   std::int64_t shard = 0;              // elements of a rank
   std::vector<Trained> trained{};      // shards of its parameters
   std::vector<TensorId> full{};        // unsharded parameters, where the model computes
-  std::vector<TensorId> whole{};       // under no_sync: their gradients so far, in reduce_dtype
+  std::vector<TensorId> whole{};       // under no_sync: their gradients so far in reduce_dtype
   std::vector<TensorId> partial{};     // between forward and backward, when resharded to fewer ranks
   TensorId cast_shard = no_tensor;     // the shards in param_dtype, on their way into the all-gather
   TensorId gathered = no_tensor;       // output of the all-gather
   TensorId reduce_input{};             // unsharded gradients in reduce_dtype, output of the copy-in
   TensorId reduce_output = no_tensor;  // this rank's part of the sum in reduce_dtype, if that is not fp32
   TensorId gradient[2]{};              // as stored: shard of the first and of a later micro-batch
-  TensorId host_gradient = no_tensor;  // with CPU offload
-  TensorId device_shard = no_tensor;   // the same: the shards on the GPU, on their way into the all-gather
+  TensorId host_gradient = no_tensor;  // with CPU offload: of the step, and of a later micro-batch
+  TensorId host_addend = no_tensor;
+  TensorId device_shard = no_tensor;  // the same: the shards on the GPU, on their way into the all-gather
   EventId gather_done{}, copied_out{}, resharded{}, reduce_done{};
   enum class State : std::uint8_t { sharded, partial, gathering, unsharded };
   State state = State::sharded;
   bool holds_partial = false;       // `partial` is alive
   std::vector<TensorId> arrived{};  // gradients of its parameters
+  std::size_t arrivals = 0;
+  std::vector<TensorId> kept{};  // under no_sync, what they add up in
 };
 
 class Fsdp2Compiler {
@@ -42,7 +45,8 @@ class Fsdp2Compiler {
         options_(options),
         factor_(options.sharding_factor),
         param_dtype_(graph.parameter_dtype),
-        autograd_(step_.make_autograd()) {
+        autograd_(step_.make_autograd()),
+        next_(step_.make_autograd()) {
     require(factor_ >= 1 && world % factor_ == 0, "the sharding factor divides the ranks");
     require(options.reshard >= 1 && factor_ % options.reshard == 0, "resharding divides the shard group");
     copy_in_ = program_.stream("all_gather_copy_in");
@@ -64,11 +68,12 @@ class Fsdp2Compiler {
     step_.begin_init(trained);  // made on the meta device: only the shards appear
     if (offloads())
       for (const Unit& u : units_) program_.alloc(u.host_gradient);
-    const auto step = step_.micro_batches([&](MicroBatch) { forward(); },
-                                          [&](MicroBatch micro) {
-                                            backward(micro);
-                                            autograd_.end_micro_batch();
-                                          });
+    const auto step = step_.micro_batches(
+        step_.accumulates_unreduced(), [&](MicroBatch micro) { forward(autograd(micro)); },
+        [&](MicroBatch micro) {
+          backward(autograd(micro), micro);
+          autograd(micro).end_micro_batch();
+        });
     const BodyId first_update = step_.optimizer_body(trained, true, shard_group_);
     const BodyId update = step_.optimizer_body(trained, false, shard_group_);
     step_.append_steps(step, first_update, step, update);
@@ -81,6 +86,7 @@ class Fsdp2Compiler {
   bool mixed() const { return param_dtype_ != stored(); }
   DType reduce_dtype() const { return step_.training.reduce; }
   bool casts_reduced() const { return reduce_dtype() != stored(); }
+  bool casts_gradients() const { return reduce_dtype() != param_dtype_; }
   bool reshards_partly() const { return options_.reshard > 1 && options_.reshard < factor_; }
   bool keeps_unsharded() const { return options_.reshard == 1 && factor_ > 1; }
   StreamId reduction_end() const { return all_reduce_ ? *all_reduce_ : reduce_scatter_; }
@@ -95,7 +101,11 @@ class Fsdp2Compiler {
     const Wrapping wrapping = wrap_modules(graph, options_.wrap);
     unit_of_ = wrapping.unit_of;
     for (const ModuleId m : wrapping.units) units_.push_back({.name = graph.modules[m].name});
-    for (const Parameter& p : graph.parameters) add_parameter(units_[unit_of_[p.module]], p);
+    for (const Parameter& p : graph.parameters) {
+      Unit& unit = units_[unit_of_[p.module]];
+      position_.push_back(unit.full.size());
+      add_parameter(unit, p);
+    }
     for (Unit& u : units_) make_tensors(u);
   }
 
@@ -104,16 +114,15 @@ class Fsdp2Compiler {
     const std::int64_t rows = (p.rows + factor_ - 1) / factor_, columns = p.elements / p.rows;
     u.shard += rows * columns;
     u.trained.push_back(step_.trained(p.name + " shard", rows, columns));
-    if (step_.accumulates_unreduced())
+    if (step_.accumulates_unreduced() && casts_gradients())
       u.whole.push_back(program_.tensor(p.name + " accumulated gradient", storage(p.elements, reduce_dtype()),
                                         Category::gradients));
-    u.full.push_back(
-        program_.tensor(p.name, storage(p.elements, param_dtype_), Category::unsharded_parameters));
-    if (reshards_partly()) {
-      const std::int64_t part = (p.rows + options_.reshard - 1) / options_.reshard * (p.elements / p.rows);
-      u.partial.push_back(program_.tensor(p.name + " resharded", storage(part, param_dtype_),
+    const std::int64_t padded = rows * columns * factor_;
+    u.full.push_back(program_.tensor(p.name, storage(padded, param_dtype_), Category::unsharded_parameters));
+    if (reshards_partly())
+      u.partial.push_back(program_.tensor(p.name + " resharded",
+                                          storage(padded / options_.reshard, param_dtype_),
                                           Category::unsharded_parameters));
-    }
   }
 
   void make_tensors(Unit& u) {
@@ -134,8 +143,9 @@ class Fsdp2Compiler {
       g = tensor("gradient shard", u.shard, stored(), Category::gradients,
                  casts_reduced() ? reduction_end() : reduce_scatter_);
     if (offloads()) {
-      u.host_gradient = program_.tensor(u.name + " gradient shard", storage(u.shard, stored()),
-                                        Category::gradients, default_stream, MemorySpace::pinned);
+      for (TensorId* t : {&u.host_gradient, &u.host_addend})
+        *t = program_.tensor(u.name + " gradient shard", storage(u.shard, stored()), Category::gradients,
+                             default_stream, MemorySpace::pinned);
       u.device_shard =
           tensor("shards on the GPU", u.shard, stored(), Category::unsharded_parameters, copy_in_);
     } else {
@@ -224,7 +234,11 @@ class Fsdp2Compiler {
     return !is_root(u) && (options_.reshard_last_block || &u != &units_.back());
   }
 
-  void forward() {
+  Autograd& autograd(MicroBatch micro) {
+    return micro.first || !step_.accumulates_unreduced() ? autograd_ : next_;
+  }
+
+  void forward(Autograd& autograd) {
     Unit& root = units_.front();
     program_.wait_stream(copy_in_, default_stream);  // the optimizer's step comes first
     program_.wait_stream(all_gather_, default_stream);
@@ -238,7 +252,7 @@ class Fsdp2Compiler {
         unshard(u);
         wait_for_unshard(u, true);
       }
-      autograd_.forward(segment);
+      autograd.forward(segment);
       if (reshards(u)) reshard_after_forward(u);
     }
     drop_gathered();
@@ -250,11 +264,11 @@ class Fsdp2Compiler {
       if (Unit& u = unit(step_.graph.segments[i]); !is_root(u)) return unshard(u);
   }
 
-  void backward(MicroBatch micro) {
+  void backward(Autograd& autograd, MicroBatch micro) {
     const auto& segments = step_.graph.segments;
     program_.host(HostWork::unit_hook);
     prefetch_before(segments.size());
-    autograd_.begin_backward();
+    autograd.begin_backward();
     for (std::size_t i = segments.size(); i-- > 0;) {
       Unit& u = unit(segments[i]);
       if (!is_root(u)) {
@@ -263,12 +277,13 @@ class Fsdp2Compiler {
         wait_for_unshard(u, false);
         prefetch_before(i);
       }
-      autograd_.backward(
+      autograd.backward(
           segments[i],
           [&](ParameterId p, TensorId gradient) {
             Unit& owner = units_[unit_of_[step_.graph.parameters[p].module]];
-            owner.arrived.push_back(gradient);
-            if (owner.arrived.size() == owner.full.size()) post_backward(owner, micro);
+            owner.arrived.resize(owner.full.size());
+            owner.arrived[position_[p]] = gradient;
+            if (++owner.arrivals == owner.full.size()) post_backward(owner, micro);
           },
           recompute_hooks());
     }
@@ -300,15 +315,15 @@ class Fsdp2Compiler {
   // FSDPParamGroup.post_backward and foreach_reduce. The input of a reduce-scatter lives until the next one
   // is about to start: the model waits for it. Under no_sync gradients are kept whole, in reduce_dtype.
   void post_backward(Unit& u, MicroBatch micro) {
+    u.arrivals = 0;
     free_unsharded(u, Unit::State::sharded);
     if (step_.accumulates_unreduced()) accumulate_whole(u, micro);
     if (!micro.reduces) return;
     drop_reduce_input();
     program_.alloc(u.reduce_input);
-    const std::vector<TensorId>& gradients = step_.accumulates_unreduced() ? u.whole : u.arrived;
     const std::int64_t from = step_.accumulates_unreduced() ? reduce_bytes() : param_bytes();
     step_.pass("copy gradients in", u.elements, from + reduce_bytes(), HostWork::backward_op);
-    for (const TensorId g : gradients) program_.free(g);
+    for (const TensorId g : step_.accumulates_unreduced() ? u.kept : u.arrived) program_.free(g);
     u.arrived.clear();
     program_.wait_stream(reduce_scatter_, default_stream);
     const bool adds = !step_.accumulates_unreduced() && !micro.first;
@@ -326,19 +341,40 @@ class Fsdp2Compiler {
         program_.free(reduced);
     }
     if (offloads())
-      program_.copy(reduction_end(), CopyDirection::device_to_host, program_.bytes_of(result), u.name);
-    if (adds)
+      move_to_host(u, result, adds);
+    else if (adds)
       step_.pass("accumulate gradient", u.shard, 3 * stored_bytes(), HostWork::backward_op, reduction_end());
-    if (adds || offloads()) until_the_end_.push_back(result);
+    if (!adds && !offloads()) return;
+    if (all_reduce_ && !casts_reduced())
+      until_the_end_.push_back(result);  // of the reduce-scatter's pool, read by the all-reduce's stream
+    else
+      program_.free(result);
+  }
+
+  // The host adds up what later micro-batches bring, as soon as it is there.
+  void move_to_host(Unit& u, TensorId gradient, bool adds) {
+    if (adds) program_.alloc(u.host_addend);
+    program_.copy(reduction_end(), CopyDirection::device_to_host, program_.bytes_of(gradient), u.name);
+    if (!adds) return;
+    program_.record(copied_to_host_, reduction_end());
+    program_.host_wait(copied_to_host_);
+    program_.host_pass(program_.bytes_of(gradient) * 3, "accumulate gradient");
+    program_.free(u.host_addend);
   }
 
   // FSDPParam.to_accumulated_grad_if_needed, accumulate_unsharded_grad_if_needed.
   void accumulate_whole(Unit& u, MicroBatch micro) {
-    if (micro.first)
-      for (const TensorId t : u.whole) program_.alloc(t);
-    step_.pass("accumulate gradients", u.elements, param_bytes() + (micro.first ? 1 : 2) * reduce_bytes(),
-               HostWork::backward_op);
-    for (const TensorId g : u.arrived) program_.free(g);
+    if (micro.first && !casts_gradients()) {  // they are what accumulates
+      u.kept = std::exchange(u.arrived, {});
+      return;
+    }
+    if (micro.first) u.kept = u.whole;
+    for (std::size_t i = 0; i < u.arrived.size(); ++i) {
+      if (micro.first) program_.alloc(u.kept[i]);
+      step_.pass("accumulate gradient", program_.bytes_of(u.arrived[i]).count / param_bytes(),
+                 param_bytes() + (micro.first ? 1 : 2) * reduce_bytes(), HostWork::backward_op);
+      program_.free(u.arrived[i]);
+    }
     u.arrived.clear();
   }
 
@@ -381,16 +417,17 @@ class Fsdp2Compiler {
   Fsdp2 options_;
   std::int64_t factor_;
   DType param_dtype_;
-  Autograd autograd_;
+  Autograd autograd_, next_;  // under no_sync gradients of the first micro-batch outlive it
   StreamId copy_in_, all_gather_, reduce_scatter_;
   std::optional<StreamId> all_reduce_;
   std::optional<GroupId> shard_group_, reshard_group_, replica_group_;
   std::vector<Unit> units_;
   IdVector<ModuleId, std::size_t> unit_of_;
-  Unit* gathered_ = nullptr;             // its all-gather output is still alive
-  Unit* reducing_ = nullptr;             // its reduce-scatter input is still alive
-  std::vector<TensorId> until_the_end_;  // read by the streams that reduce and copy
-  EventId copied_to_host_;               // with CPU offload: the last gradient of a step
+  IdVector<ParameterId, std::size_t> position_;  // in its unit
+  Unit* gathered_ = nullptr;                     // its all-gather output is still alive
+  Unit* reducing_ = nullptr;                     // its reduce-scatter input is still alive
+  std::vector<TensorId> until_the_end_;          // read by the streams that reduce and copy
+  EventId copied_to_host_;                       // with CPU offload: the last gradient of a step
 };
 
 }  // namespace

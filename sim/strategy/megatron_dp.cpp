@@ -26,8 +26,7 @@ class MegatronDpCompiler {
  public:
   MegatronDpCompiler(const OpGraph& graph, const Training& training, const Framework& framework,
                      std::int64_t world, const MegatronDp& options)
-      : training_(told_apart_at_boundary(training)),
-        step_(graph, training_, framework, {world, 1}),
+      : step_(graph, training, framework, {world, 1}),
         program_(step_.program),
         options_(options),
         world_(world),
@@ -101,6 +100,7 @@ class MegatronDpCompiler {
 
   std::vector<Repeat> micro_batches(bool gather) {
     return step_.micro_batches(
+        /*last_apart=*/true,
         [&, gather](MicroBatch micro) {
           begin_micro_batch(micro, gather);
           autograd_.forward();
@@ -187,7 +187,6 @@ class MegatronDpCompiler {
     return body;
   }
 
-  const Training training_;  // before the StepWriter, which refers to it
   StepWriter step_;
   ProgramBuilder& program_;
   MegatronDp options_;

@@ -158,9 +158,11 @@ Optimizer::Optimizer(ProgramBuilder& program, const Training& training, MemorySp
 
 Trained Optimizer::trained(const std::string& name, std::int64_t rows, std::int64_t columns, DType dtype,
                            Category category) const {
+  // On the host, state and temporaries are pageable: nothing copies them to the GPU.
+  const MemorySpace beside = space_ == MemorySpace::device ? MemorySpace::device : MemorySpace::host;
   const auto tensor = [&](std::string_view suffix, Bytes bytes, Category of) {
     return program_.tensor(name + std::string(suffix.empty() ? "" : " ") + std::string(suffix), bytes, of,
-                           default_stream, space_);
+                           default_stream, suffix.empty() ? space_ : beside);
   };
   Trained t{.elements = rows * columns,
             .dtype = dtype,

@@ -20,8 +20,6 @@
 
 namespace shardsim {
 
-inline constexpr TensorId no_tensor{-1};
-
 // A tensor the optimizer updates: a parameter, or the flat shard of an FSDP unit.
 struct Trained {
   std::int64_t elements;
@@ -33,7 +31,8 @@ struct Trained {
 
 class Optimizer {
  public:
-  // On the host, passes take the time that their bytes take in host memory, and state lives in `space`.
+  // On the host, parameters live in `space`, state in pageable memory, and passes take the time that their
+  // bytes take in host memory.
   Optimizer(ProgramBuilder& program, const Training& training, MemorySpace space = MemorySpace::device);
 
   // A parameter of [rows, columns], flat ones with columns = 1, with the optimizer's state and temporaries,

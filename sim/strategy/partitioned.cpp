@@ -2,12 +2,6 @@
 
 namespace shardsim {
 
-Training told_apart_at_boundary(const Training& training) {
-  Training t = training;
-  t.no_sync = true;
-  return t;
-}
-
 void issue(StepWriter& step, const CollectiveCall& call, EventId done,
            std::initializer_list<TensorId> tensors) {
   ProgramBuilder& program = step.program;

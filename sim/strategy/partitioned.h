@@ -9,10 +9,6 @@
 
 namespace shardsim {
 
-// Some frameworks treat the last micro-step of a step, the accumulation boundary, differently. With this
-// StepWriter writes them apart: MicroBatch::reduces is the boundary.
-Training told_apart_at_boundary(const Training& training);
-
 // Host waits until the device has done everything issued on these streams.
 class Synchronize {
  public:

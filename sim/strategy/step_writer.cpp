@@ -23,7 +23,7 @@ StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, 
 
 Autograd StepWriter::make_autograd() { return Autograd(graph, program, training); }
 
-std::vector<Repeat> StepWriter::micro_batches(const Pass& forward, const Pass& backward) {
+std::vector<Repeat> StepWriter::micro_batches(bool last_apart, const Pass& forward, const Pass& backward) {
   const auto write = [&](MicroBatch micro) {
     const BodyId body = program.begin_body();
     program.begin_mark("forward");
@@ -34,9 +34,8 @@ std::vector<Repeat> StepWriter::micro_batches(const Pass& forward, const Pass& b
     program.end_mark();
     return body;
   };
-  const std::int64_t more = training.micro_batches - 1;
-  std::vector<Repeat> bodies{{write({.first = true, .reduces = !accumulates_unreduced()}), 1}};
-  const std::int64_t between = accumulates_unreduced() ? more - 1 : 0;
+  const std::int64_t more = training.micro_batches - 1, between = last_apart && more > 0 ? more - 1 : 0;
+  std::vector<Repeat> bodies{{write({.first = true, .reduces = !last_apart || more == 0}), 1}};
   if (between > 0) bodies.push_back({write({.first = false, .reduces = false}), between});
   if (more > between) bodies.push_back({write({.first = false, .reduces = true}), more - between});
   return bodies;
@@ -104,7 +103,6 @@ void StepWriter::unscale_and_clip(std::int64_t elements, DType dtype, std::size_
   if (training.loss_scaling) {
     optimizer.pass("unscale gradients", once * 2);
     if (norm_group) all_reduce_scalar(*norm_group, "found infinity");
-    wait_for_scalar("found infinity");
   }
   if (training.gradient_clipping) {
     optimizer.pass("gradient norms", once);
@@ -112,6 +110,7 @@ void StepWriter::unscale_and_clip(std::int64_t elements, DType dtype, std::size_
     if (norm_group) all_reduce_scalar(*norm_group, "gradient norm");
     optimizer.pass("clip gradients", once * 2);
   }
+  if (training.loss_scaling) wait_for_scalar("found infinity");
 }
 
 void StepWriter::all_reduce_scalar(GroupId group, std::string_view what) {

@@ -39,9 +39,10 @@ class StepWriter {
     return optimizer.trained(name, rows, columns, training.stored);
   }
 
-  // The micro-batches of a step, in order, each kind written once.
+  // The micro-batches of a step, in order, each kind written once. `last_apart`: only the last of them
+  // reduces.
   using Pass = std::function<void(MicroBatch)>;
-  std::vector<Repeat> micro_batches(const Pass& forward, const Pass& backward);
+  std::vector<Repeat> micro_batches(bool last_apart, const Pass& forward, const Pass& backward);
   void append(Section section, const std::vector<Repeat>& bodies, BodyId update);
   // The first step, and every further one.
   void append_steps(const std::vector<Repeat>& first, BodyId first_update, const std::vector<Repeat>& later,

@@ -15,7 +15,7 @@ Program compile_plain(const OpGraph& graph, const Training& training, const Fram
   Autograd first = step.make_autograd(), later = step.make_autograd();
   const auto autograd = [&](MicroBatch micro) -> Autograd& { return micro.first ? first : later; };
   const auto micro_batches = step.micro_batches(
-      [&](MicroBatch micro) { autograd(micro).forward(); },
+      false, [&](MicroBatch micro) { autograd(micro).forward(); },
       [&](MicroBatch micro) {
         autograd(micro).backward([&](ParameterId p, TensorId gradient) {
           step.accumulate(trained[static_cast<std::size_t>(p.index)], gradient, !micro.first);

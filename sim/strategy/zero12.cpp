@@ -14,8 +14,7 @@ class Zero12Compiler {
  public:
   Zero12Compiler(const OpGraph& graph, const Training& training, const Framework& framework,
                  std::int64_t world, const Zero& options)
-      : training_(told_apart_at_boundary(training)),
-        step_(graph, training_, framework, {world, 1}, optimizer_space(options)),
+      : step_(graph, training, framework, {world, 1}, optimizer_space(options)),
         program_(step_.program),
         options_(options),
         world_(world),
@@ -34,11 +33,12 @@ class Zero12Compiler {
   Program run() && {
     init();
     const auto autograd = [&](MicroBatch micro) -> Autograd& { return micro.first ? autograd_ : next_; };
-    const auto micro_batches = step_.micro_batches([&](MicroBatch micro) { autograd(micro).forward(); },
-                                                   [&](MicroBatch micro) {
-                                                     backward(autograd(micro), micro);
-                                                     autograd(micro).end_micro_batch();
-                                                   });
+    const auto micro_batches =
+        step_.micro_batches(/*last_apart=*/true, [&](MicroBatch micro) { autograd(micro).forward(); },
+                            [&](MicroBatch micro) {
+                              backward(autograd(micro), micro);
+                              autograd(micro).end_micro_batch();
+                            });
     const BodyId first_update = update_body(true), update = update_body(false);
     step_.append_steps(micro_batches, first_update, micro_batches, update);
     return std::move(step_).finish();
@@ -48,7 +48,7 @@ class Zero12Compiler {
   bool offloads() const { return options_.offload != ZeroOffload::none; }
   bool overlaps() const { return options_.overlap_comm; }
   bool partitions_gradients() const { return options_.stage == 2; }
-  bool accumulates() const { return training_.micro_batches > 1; }
+  bool accumulates() const { return step_.training.micro_batches > 1; }
   std::int64_t width() const { return bytes_per_element(dtype_); }
   StreamId reduction_stream() const { return reduction_.value_or(default_stream); }
   std::int64_t elements(ParameterId p) const { return step_.graph.parameters[p].elements; }
@@ -339,7 +339,6 @@ class Zero12Compiler {
     }
   }
 
-  const Training training_;  // before the StepWriter, which refers to it
   StepWriter step_;
   ProgramBuilder& program_;
   Zero options_;

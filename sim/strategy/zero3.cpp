@@ -24,8 +24,7 @@ class Zero3Compiler {
  public:
   Zero3Compiler(const OpGraph& graph, const Training& training, const Framework& framework,
                 std::int64_t world, const Zero& options)
-      : training_(told_apart_at_boundary(training)),
-        step_(graph, training_, framework, {world, ranks(options, world)}, optimizer_space(options)),
+      : step_(graph, training, framework, {world, ranks(options, world)}, optimizer_space(options)),
         program_(step_.program),
         options_(options),
         ranks_(ranks(options, world)),
@@ -146,6 +145,7 @@ class Zero3Compiler {
 
   std::vector<Repeat> micro_batches(bool traced) {
     return step_.micro_batches(
+        /*last_apart=*/true,
         [&, traced](MicroBatch) {
           coordinator_.begin_micro_batch(traced);
           autograd_.forward();
@@ -304,7 +304,6 @@ class Zero3Compiler {
     if (!offloads()) program_.free(g.master_gradient);
   }
 
-  const Training training_;  // before the StepWriter, which refers to it
   StepWriter step_;
   ProgramBuilder& program_;
   Zero options_;

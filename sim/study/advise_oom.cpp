@@ -65,7 +65,7 @@ ChangeKind sharding_factors(const Scenario& scenario) {
 ChangeKind checkpointing(const Settings& resolved) {
   ChangeKind kind;
   const std::string key = "training.activation_checkpointing";
-  for (const char* one : {"full", "every-k", "selective"}) {
+  for (const char* one : {"full", "selective-op", "selective"}) {
     if (resolved.find(key)->value == Scalar(std::string(one))) break;
     kind.steps.push_back({{key, std::string(one)}});
   }
@@ -90,15 +90,17 @@ std::vector<ChangeKind> change_kinds(const Settings& settings, const Scenario& s
     const Setting* now = resolved.find(key);
     if (now == nullptr || now->value != value) all.push_back({{{{key, value}}}});
   };
-  single("strategy.cpu_offload", std::string("optimizer"));
-  single("strategy.cpu_offload", std::string("parameters"));
+  for (const char* what : {"optimizer", "parameters", "none"})
+    single("strategy.cpu_offload", std::string(what));
+  for (const bool offload : {true, false}) single("training.activation_offload", offload);
   single("training.optimizer_impl", std::string("fused"));
   single("training.optimizer_impl", std::string("for-loop"));
   single("allocator.expandable_segments", true);
   single("strategy.reshard_after_forward", true);
   single("strategy.gradient_as_bucket_view", true);
-  if (resolved.find("strategy.kind")->value == Scalar(std::string("ddp")))
-    single("strategy.kind", std::string("fsdp"));
+  const std::string kind = std::get<std::string>(resolved.find("strategy.kind")->value);
+  if (kind == "zero1" || kind == "zero2") single("strategy.kind", std::string("zero3"));
+  if (!kind.starts_with("fsdp")) single("strategy.kind", std::string("fsdp"));
   all.push_back(shorter_sequences(settings, scenario));
   return all;
 }
@@ -121,16 +123,19 @@ Boundary smallest_change(const ChangeKind& kind, const Settings& settings, const
                        {.floor_is_monotone = kind.floor_is_monotone, .surroundings = false, .progress = {}});
 }
 
-// Changes that nothing else will do without: FSDP for DDP, else the most checkpointing.
+// Changes that nothing else will do without: FSDP for what shards less, else the most checkpointing.
 Changes drastic_change(const Scenario& scenario) {
   const std::string kind = "strategy.kind", checkpoints = "training.activation_checkpointing";
   const Settings resolved = resolved_settings(scenario);
-  if (resolved.find(kind)->value == Scalar(std::string("ddp"))) return {{kind, std::string("fsdp")}};
+  const std::string now = std::get<std::string>(resolved.find(kind)->value);
+  if (!now.starts_with("fsdp") && now != "zero3") return {{kind, std::string("fsdp")}};
   return {{checkpoints, std::string("full")}};
 }
 
 double unlimited_throughput(Scenario scenario) {
-  scenario.gpu.memory = Bytes{std::int64_t{1} << 60};
+  constexpr Bytes plenty{std::int64_t{1} << 50};
+  scenario.gpu.memory = plenty;
+  scenario.topology.node.host_memory = plenty * scenario.topology.node.gpus;
   return run(scenario).result.throughput.tokens_per_s_per_gpu;
 }
 
@@ -156,6 +161,8 @@ void try_all(OomAdvice& advice, const Settings& settings, const Library& library
                                   .peak_reserved = r.memory.peak_reserved});
     } else if (found[i].first_oom && already.empty()) {
       const Trial& trial = found[i].first_oom->trial;
+      const bool optimizers = all[i].steps.front().front().key == "training.optimizer_impl";
+      if (optimizers && trial.run->result.oom->phase.find("optimizer") == std::string::npos) continue;
       advice.tried.push_back({.change = change_of(*found[i].first_oom),
                               .dies_in = oom_place(*trial.run->result.oom),
                               .live = trial.floor.live});

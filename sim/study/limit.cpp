@@ -42,10 +42,25 @@ std::int64_t hopeless(const KeySpec& spec, std::int64_t step, const Library& lib
   return 2 * legal;
 }
 
-std::string kind_of(const Scenario& scenario) {
-  return to_string(std::find_if(scenario.values.begin(), scenario.values.end(), [](const RecordedValue& v) {
-                     return v.key == "strategy.kind";
-                   })->value);
+// The scenario under another strategy: options that both have stay, unless the variant sets them.
+Settings under(const Settings& base, const std::vector<Change>& change, const Scalar& most_gpus,
+               const Library& library, const Place& place) {
+  Settings settings = base;
+  for (const Change& c : change) settings.set(c.key, c.value, {Origin::Kind::flag, place, {}});
+  if (settings.has("strategy.sharding_factor") &&
+      std::none_of(change.begin(), change.end(),
+                   [](const Change& c) { return c.key == "strategy.sharding_factor"; }))
+    settings = without_key(settings, "strategy.sharding_factor");
+  for (;;) {
+    const Trial trial = try_floor([&] { return with(settings, "cluster.gpus", most_gpus, place); }, library);
+    const auto foreign = std::find_if(settings.all().begin(), settings.all().end(), [&](const auto& setting) {
+      const std::string& key = setting.first;
+      return key.starts_with("strategy.") &&
+             trial.refusal.find(fmt::format("has no option \"{}\"", key.substr(9))) != std::string::npos;
+    });
+    if (trial.legal() || foreign == settings.all().end()) return settings;
+    settings = without_key(settings, std::string(foreign->first));
+  }
 }
 
 // The scenario with another strategy.
@@ -124,7 +139,10 @@ LimitResult fewest_gpus(ScenarioFile scenario, const LimitOptions& options, cons
   if (options.step) throw InputError({fmt::format("--step {}", *options.step)}, "goes with --max");
   drop_axis(scenario, key);
   const Settings base = only_one(scenario);
-  const Scenario sample = resolve(base.has(key) ? base : with(base, key, std::int64_t{1}, place), library);
+  const Scenario sample =
+      resolve(with(without_table(base, "strategy"), key, std::int64_t{1}, place), library);
+  const std::string own_kind =
+      base.has("strategy.kind") ? to_string(base.find("strategy.kind")->value) : "fsdp";
   const std::int64_t node = sample.topology.node.gpus,
                      most = sample.topology.node.nics > 0 ? options.up_to.value_or(gpus_up_to)
                                                           : std::min(node, options.up_to.value_or(node));
@@ -134,9 +152,9 @@ LimitResult fewest_gpus(ScenarioFile scenario, const LimitOptions& options, cons
   for (std::int64_t g = 2 * node; g <= most; g += node) result.values.emplace_back(g);
   std::reverse(result.values.begin(), result.values.end());
 
-  for (const Variant& variant : variants(base, kind_of(sample))) {
-    Settings settings = variant.change.empty() ? base : without_table(base, "strategy");
-    for (const Change& c : variant.change) settings.set(c.key, c.value, {Origin::Kind::flag, place, {}});
+  for (const Variant& variant : variants(base, own_kind)) {
+    const Settings settings =
+        variant.change.empty() ? base : under(base, variant.change, result.values.front(), library, place);
     const auto at = [&](const Scalar& value) { return with(settings, key, value, place); };
     const SearchOptions search{.progress = [&](const Scalar& value) {
       progress(fmt::format("{}: {} GPUs", variant.label, to_string(value)));

@@ -29,6 +29,16 @@ struct Miss {
   std::string scenario, metric, why;
   double error;  // at most
 };
+// Approximate rows are held to what they showed, so that a change of theirs is seen.
+const Miss approximate[] = {
+    {"validation/t5-small-fsdp", "peak_allocated_gib", "batch and sequence recalled by the source", 0.08},
+    {"validation/t5-small-fsdp", "peak_active_gib", "", 0.08},
+    {"validation/t5-small-fsdp", "peak_reserved_gib", "", 0.08},
+    {"validation/bloom-560m-zero1", "peak_device_gib", "nvidia-smi, settings not given", 0.25},
+    {"validation/bloom-560m-zero2", "peak_device_gib", "", 0.25},
+    {"validation/bloom-560m-zero3", "peak_device_gib", "", 0.06},
+    {"validation/bloom-1b1-zero3", "peak_device_gib", "", 0.06},
+};
 const Miss misses[] = {
     {"validation/torchtitan-llama-7b-full-fsdp2", "peak_reserved_gib",
      "active memory agrees to 0.1%: the real allocator fragments more around the loss", 0.11},
@@ -43,12 +53,17 @@ TEST_CASE("exact rows: allocated and active within 5%, reserved within 10%, the 
     for (const Comparison& c : record.comparisons) {
       INFO(name << " " << c.metric << ": " << c.predicted << " against " << c.measured);
       if (c.metric == "fits") CHECK(c.predicted == c.measured);
-      if (c.metric == "fits" || !exact(record)) continue;
+      if (c.metric == "fits") continue;
       const double error = std::abs(c.error());
+      const auto named = [&](const Miss& m) { return m.scenario == name && m.metric == c.metric; };
+      if (!exact(record)) {
+        const auto row = std::find_if(std::begin(approximate), std::end(approximate), named);
+        REQUIRE(row != std::end(approximate));
+        CHECK(error <= row->error);
+        continue;
+      }
       errors.push_back(error);
-      const auto miss = std::find_if(std::begin(misses), std::end(misses), [&](const Miss& m) {
-        return m.scenario == name && m.metric == c.metric;
-      });
+      const auto miss = std::find_if(std::begin(misses), std::end(misses), named);
       CHECK(error <= (miss != std::end(misses)          ? miss->error
                       : c.metric == "peak_reserved_gib" ? 0.10
                                                         : 0.05));

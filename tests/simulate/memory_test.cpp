@@ -241,7 +241,7 @@ TEST_CASE("what lives in host memory is counted there and takes nothing from the
     b.free(pageable);
   });
   const Result r = IdealWorld(1).run(p);
-  CHECK(r.memory.peak_host == 7_MiB);
+  CHECK(r.memory.peak_host == 8_MiB + 7_MiB);  // a pinned block, kept after its tensor
   CHECK(r.memory.peak_allocated == 3_MiB);
 }
 

@@ -1,6 +1,6 @@
 // Is the whole program of a small model, instruction by instruction, what the framework issues? The goldens
 // follow PyTorch's source (torch/distributed/fsdp/_runtime_utils.py,
-// torch/csrc/distributed/c10d/reducer.cpp); each was compared with it by hand, line by line.
+// torch/csrc/distributed/c10d/reducer.cpp), and are to be read beside it.
 #include "tests/support/golden.h"
 
 #include <doctest/doctest.h>

@@ -215,17 +215,39 @@ TEST_CASE(
     "FSDP2") {
   const OpGraph graph = small_gpt(bf16_on_shards);
   const double n = static_cast<double>(parameter_count(graph));
-  const auto whole = [&](const Strategy& s, Category c) {
-    const Program p = compile(graph, {.micro_batches = 4, .no_sync = true}, Framework{}, 4, s);
-    return static_cast<double>(after(p, {Section::init, Section::first}).peak(c).count) / n;
+  const auto kept = [&](const Strategy& s, DType reduce, Category c) {
+    const Program p =
+        compile(graph, {.micro_batches = 4, .reduce = reduce, .no_sync = true}, Framework{}, 4, s);
+    LiveBytes live = after(p, {Section::init});
+    live.run(p[Section::first].front().body);
+    return static_cast<double>(live.now(c).count) / n;
   };
-  // Beside the unit being reduced, whose parts are of both categories.
-  CHECK(whole(Fsdp{.sharding_factor = 4}, Category::communication_buffers) ==
-        doctest::Approx(2).epsilon(0.5));
-  CHECK(whole(Fsdp{.sharding_factor = 4}, Category::communication_buffers) >= 2);
-  CHECK(whole(Fsdp2{.sharding_factor = 4, .reshard = 4}, Category::gradients) ==
-        doctest::Approx(4).epsilon(0.3));
-  CHECK(whole(Fsdp2{.sharding_factor = 4, .reshard = 4}, Category::gradients) >= 4);
+  const Fsdp2 fully_shard{.sharding_factor = 4, .reshard = 4};
+  CHECK(kept(Fsdp{.sharding_factor = 4}, DType::fp32, Category::communication_buffers) ==
+        doctest::Approx(2).epsilon(0.001));  // padding of the flat parameters
+  CHECK(kept(fully_shard, DType::fp32, Category::gradients) == doctest::Approx(4));
+  CHECK(kept(fully_shard, DType::bf16, Category::gradients) == doctest::Approx(2));
+}
+
+TEST_CASE(
+    "accumulated or offloaded, reduced shards of a unit are added or moved before the next unit's come") {
+  const OpGraph graph = small_gpt(bf16_on_shards);
+  const auto peak = [&](std::int64_t micro_batches, const Strategy& s) {
+    const Program p =
+        compile(graph, {.micro_batches = micro_batches, .reduce = DType::bf16}, Framework{}, 4, s);
+    return after(p, {Section::init, Section::first, Section::second}).peak(Category::gradients);
+  };
+  const std::int64_t root = parameter_count(graph, ModuleId{0}), block = parameter_count(graph, ModuleId{1});
+  const Bytes shard = elements(std::max(root, block) / 4 + 64, DType::fp32);  // with padding
+  const Fsdp2 fully_shard{.sharding_factor = 4, .reshard = 4};
+  const Bytes unreduced = elements(root + block, DType::bf16),
+              shards = elements(parameter_count(graph) / 4 + 512, DType::fp32);
+  CHECK(peak(1, fully_shard) <= shards + unreduced);
+  CHECK(peak(3, fully_shard) <= shards + unreduced + shard);
+  // The tied embedding's gradient of the head waits for the embedding's.
+  const Fsdp2 offloaded{.sharding_factor = 4, .reshard = 4, .cpu_offload = true};
+  CHECK(peak(1, offloaded) <= unreduced + shard);
+  CHECK(peak(3, offloaded) == peak(1, offloaded));
 }
 
 TEST_CASE("offloaded, the GPU keeps nothing between steps and the host 16 bytes per parameter over F") {

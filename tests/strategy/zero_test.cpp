@@ -348,10 +348,12 @@ Memory memory_on_two_gpus(const std::string& model, const std::string& strategy)
   return run(scenario).result.memory;
 }
 
-TEST_CASE("on two GPUs small models need more memory under stages 2 and 3 than under stage 1") {
-  // Buckets of 5e8 elements are larger than what partitioning saves: users' reports in DeepSpeed issues #1302
-  // and #3734 and, for BLOOM, LianjiaTech/BELLE#402. Stage 2 as usually configured, with overlap_comm: two
-  // IPG buffers.
+TEST_CASE(
+    "on two GPUs small models need more memory under stage 3, and under stage 2 with overlap, than under "
+    "stage 1") {
+  // Buffers of 5e8 elements are larger than what partitioning saves: users' reports in DeepSpeed issues #1302
+  // and #3734 and, for BLOOM, LianjiaTech/BELLE#402, where stage 3 needs most and stage 2 less than stage 1.
+  // It is overlap_comm, as users configure it, whose second IPG buffer turns that around.
   const std::string topology = "topology = \"dgx-a100-80gb\"\n";
   const std::string bloom_560m =
       "[model]\nfamily = \"gpt\"\nlayers = 24\nhidden = 1024\nheads = 16\nvocab = 250880\nmax_positions = 0\n"
@@ -361,6 +363,7 @@ TEST_CASE("on two GPUs small models need more memory under stages 2 and 3 than u
     const Memory stage_2 =
         memory_on_two_gpus(model, "kind = \"zero2\"\n[strategy.deepspeed]\noverlap_comm = true\n");
     const Memory stage_3 = memory_on_two_gpus(model, "kind = \"zero3\"\n");
+    CHECK(memory_on_two_gpus(model, "kind = \"zero2\"\n").peak_allocated <= stage_1.peak_allocated);
     CHECK(stage_2.peak_allocated > stage_1.peak_allocated);
     CHECK(stage_3.peak_allocated > stage_1.peak_allocated);
     CHECK(stage_3.peak_reserved > stage_1.peak_reserved);
