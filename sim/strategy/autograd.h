@@ -11,7 +11,7 @@
 //              stops when the last saved tensor is there again (non-reentrant).
 //   offload    what a block keeps for backward is copied to pinned memory on a side stream; one segment
 //              later the default stream waits for that and the memory is free. It comes back one block
-//              ahead of its backward.
+//              ahead of its backward (the last block's too, which torchtune still finds on the GPU).
 //   source     torch/utils/checkpoint.py; Megatron-LM's recomputation of the attention core
 //              (arXiv:2205.05198); torchtitan's by operation (pytorch/torchtitan#165);
 //              torchtune/training/_activation_offloading.py
