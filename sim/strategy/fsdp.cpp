@@ -193,18 +193,14 @@ class FsdpCompiler {
       free_events_.pop_front();
     }
     program_.alloc(u.full);
-    const StreamId nccl = program_.stream_of(*shard_group_);
-    program_.wait_stream(nccl, unshard_);
-    program_.collective(*shard_group_, CollectiveKind::all_gather, param_dtype_, program_.bytes_of(u.full),
-                        u.name);
-    program_.wait_stream(unshard_, nccl);
-    used_by_collective(u.full, *shard_group_);
+    step_.communicate(*shard_group_, unshard_, CollectiveKind::all_gather, param_dtype_,
+                      program_.bytes_of(u.full), u.name, {u.full});
     if (mixed()) {
-      used_by_collective(u.low_shard, *shard_group_);
+      step_.mark_used_by(*shard_group_, u.low_shard);
       program_.record_use(u.low_shard, unshard_);
       program_.free(u.low_shard);
     } else if (offloads()) {
-      used_by_collective(u.device_shard, *shard_group_);
+      step_.mark_used_by(*shard_group_, u.device_shard);
       program_.free(u.device_shard);
     }
   }
@@ -220,11 +216,6 @@ class FsdpCompiler {
     program_.record(u.freed[0], default_stream);
     free_events_.push_back(u.freed[0]);
     std::swap(u.freed[0], u.freed[1]);  // the limiter may hold a unit's last two frees
-  }
-
-  // ProcessGroupNCCL marks inputs and outputs as used by its own stream.
-  void used_by_collective(TensorId tensor, GroupId group) {
-    if (step_.framework.collectives_record_streams) program_.record_use(tensor, program_.stream_of(group));
   }
 
   // --- passes ---------------------------------------------------------------------------------------------
@@ -387,13 +378,8 @@ class FsdpCompiler {
   }
 
   void reduce_scatter(const Unit& u, TensorId whole, TensorId shard) {
-    const StreamId nccl = program_.stream_of(*shard_group_);
-    program_.wait_stream(nccl, post_backward_);
-    program_.collective(*shard_group_, CollectiveKind::reduce_scatter, reduce_dtype(),
-                        program_.bytes_of(whole), u.name);
-    program_.wait_stream(post_backward_, nccl);
-    used_by_collective(whole, *shard_group_);
-    used_by_collective(shard, *shard_group_);
+    step_.communicate(*shard_group_, post_backward_, CollectiveKind::reduce_scatter, reduce_dtype(),
+                      program_.bytes_of(whole), u.name, {whole, shard});
   }
 
   // Hybrid: this rank's shard, over the replicas, on a stream of its own. F = 1: the whole gradient.
@@ -402,12 +388,8 @@ class FsdpCompiler {
       program_.wait_stream(*all_reduce_, post_backward_);
       program_.record_use(tensor, *all_reduce_);
     }
-    const StreamId nccl = program_.stream_of(*replica_group_);
-    program_.wait_stream(nccl, reduction_end());
-    program_.collective(*replica_group_, CollectiveKind::all_reduce, reduce_dtype(),
-                        program_.bytes_of(tensor), u.name);
-    program_.wait_stream(reduction_end(), nccl);
-    used_by_collective(tensor, *replica_group_);
+    step_.communicate(*replica_group_, reduction_end(), CollectiveKind::all_reduce, reduce_dtype(),
+                      program_.bytes_of(tensor), u.name, {tensor});
   }
 
   StepWriter step_;

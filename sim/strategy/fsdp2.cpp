@@ -178,13 +178,9 @@ class Fsdp2Compiler {
     if (casts) program_.free(u.cast_shard);
     if (moves && !casts) program_.free(u.device_shard);
     program_.wait_stream(all_gather_, copy_in_);
-    if (const auto group = from_partial ? reshard_group_ : shard_group_) {
-      const StreamId nccl = program_.stream_of(*group);
-      program_.wait_stream(nccl, all_gather_);
-      program_.collective(*group, CollectiveKind::all_gather, param_dtype_, program_.bytes_of(u.gathered),
-                          u.name);
-      program_.wait_stream(all_gather_, nccl);
-    }
+    if (const auto group = from_partial ? reshard_group_ : shard_group_)
+      step_.communicate(*group, all_gather_, CollectiveKind::all_gather, param_dtype_,
+                        program_.bytes_of(u.gathered), u.name);
     program_.record(u.gather_done, all_gather_);
   }
 
@@ -400,10 +396,7 @@ class Fsdp2Compiler {
   }
   void collective(GroupId group, CollectiveKind kind, std::int64_t elements, StreamId stream,
                   const std::string& name) {
-    const StreamId nccl = program_.stream_of(group);
-    program_.wait_stream(nccl, stream);
-    program_.collective(group, kind, reduce_dtype(), storage(elements, reduce_dtype()), name);
-    program_.wait_stream(stream, nccl);
+    step_.communicate(group, stream, kind, reduce_dtype(), storage(elements, reduce_dtype()), name);
   }
   void drop_reduce_input() {
     if (reducing_ == nullptr) return;

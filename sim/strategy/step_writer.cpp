@@ -113,10 +113,21 @@ void StepWriter::unscale_and_clip(std::int64_t elements, DType dtype, std::size_
   if (training.loss_scaling) wait_for_scalar("found infinity");
 }
 
+void StepWriter::communicate(GroupId group, StreamId stream, CollectiveKind kind, DType dtype, Bytes bytes,
+                             std::string_view label, std::initializer_list<TensorId> tensors) {
+  const StreamId nccl = program.stream_of(group);
+  program.wait_stream(nccl, stream);
+  program.collective(group, kind, dtype, bytes, label);
+  program.wait_stream(stream, nccl);
+  for (const TensorId t : tensors) mark_used_by(group, t);
+}
+
+void StepWriter::mark_used_by(GroupId group, TensorId tensor) {
+  if (framework.collectives_record_streams) program.record_use(tensor, program.stream_of(group));
+}
+
 void StepWriter::all_reduce_scalar(GroupId group, std::string_view what) {
-  program.wait_stream(program.stream_of(group), default_stream);
-  program.collective(group, CollectiveKind::all_reduce, DType::fp32, Bytes{4}, what);
-  program.wait_stream(default_stream, program.stream_of(group));
+  communicate(group, default_stream, CollectiveKind::all_reduce, DType::fp32, Bytes{4}, what);
 }
 
 void StepWriter::wait_for_scalar(std::string_view what) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -66,6 +67,12 @@ class StepWriter {
   void all_reduce_scalar(GroupId group, std::string_view what);
   void wait_for_scalar(std::string_view what);  // .item()
   void end_step();                              // loss.item()
+
+  // A collective of ProcessGroupNCCL, as `stream` sees it: the group's own stream waits for this one, this
+  // one for that; older versions mark the tensors as used there.
+  void communicate(GroupId group, StreamId stream, CollectiveKind kind, DType dtype, Bytes bytes,
+                   std::string_view label, std::initializer_list<TensorId> tensors = {});
+  void mark_used_by(GroupId group, TensorId tensor);
 
   // One pass over the elements of a tensor or of all of them.
   void pass(std::string_view label, std::int64_t elements, std::int64_t bytes_per_element, HostWork work,

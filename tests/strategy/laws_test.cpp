@@ -7,6 +7,7 @@
 
 #include "tests/support/print.h"
 #include "tests/support/programs.h"
+#include "tests/support/small_gpt.h"
 #include "tests/support/tiny_model.h"
 
 namespace shardsim {
@@ -16,19 +17,6 @@ constexpr std::int64_t kib = 1024;
 
 Bytes elements(std::int64_t n, DType t) { return storage(n, t); }
 
-OpGraph small_gpt(const Numerics& numerics = {}, std::int64_t micro_batch = 2) {
-  const ModelSpec spec{.family = Family::gpt,
-                       .layers = 3,
-                       .hidden = 256,
-                       .heads = 4,
-                       .head_dim = 64,
-                       .ffn = 1024,
-                       .vocab = 2048,
-                       .max_positions = 128,
-                       .activation = Activation::gelu,
-                       .dropout = 0.1};
-  return build(spec, {.micro_batch = micro_batch, .sequence = 128, .dropout = 0.1, .numerics = numerics});
-}
 OpGraph small_t5(const Numerics& numerics = {}) {
   const ModelSpec spec{.family = Family::t5,
                        .encoder_layers = 2,

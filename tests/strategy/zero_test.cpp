@@ -12,6 +12,7 @@
 #include "tests/support/hardware.h"
 #include "tests/support/print.h"
 #include "tests/support/programs.h"
+#include "tests/support/small_gpt.h"
 #include "tests/support/tiny_model.h"
 
 namespace shardsim {
@@ -38,20 +39,6 @@ OpGraph model_of(std::int64_t parameters) {
   const ValueId x = graph.embedding(ids, table, vocab, width);
   graph.loss(graph.linear(x, tokens, width, outputs, head), labels, false);
   return std::move(graph).finish();
-}
-
-OpGraph small_gpt() {
-  const ModelSpec spec{.family = Family::gpt,
-                       .layers = 3,
-                       .hidden = 256,
-                       .heads = 4,
-                       .head_dim = 64,
-                       .ffn = 1024,
-                       .vocab = 2048,
-                       .max_positions = 128,
-                       .activation = Activation::gelu,
-                       .dropout = 0.1};
-  return build(spec, {.micro_batch = 2, .sequence = 128, .dropout = 0.1, .numerics = bf16_on_shards});
 }
 
 LiveBytes after_first_step(const Program& p, bool on_host = false) {
@@ -132,7 +119,7 @@ TEST_CASE("the stages save up to 4 times, 8 times, and in proportion to the rank
 }
 
 TEST_CASE("between steps stages 1 and 2 hold 2 + 12/N bytes per parameter, stage 3 16/N and its buffer") {
-  const OpGraph graph = small_gpt();
+  const OpGraph graph = small_gpt(bf16_on_shards);
   const auto parameters = static_cast<double>(parameter_count(graph));
   for (const std::int64_t ranks : {2, 4, 8}) {
     const auto n = static_cast<double>(ranks);
@@ -150,7 +137,7 @@ TEST_CASE("between steps stages 1 and 2 hold 2 + 12/N bytes per parameter, stage
 }
 
 TEST_CASE("stage 1 accumulates 2 bytes of gradients per parameter, stage 2 a partition of them") {
-  const OpGraph graph = small_gpt();
+  const OpGraph graph = small_gpt(bf16_on_shards);
   Training twice = fused;
   twice.micro_batches = 2;
   for (const int stage : {1, 2}) {
@@ -257,7 +244,7 @@ TEST_CASE("stage 3 gathers a module's parameters before it runs; once the order 
 }
 
 TEST_CASE("prefetching and keeping parameters never moves more, and holds more of them") {
-  const OpGraph graph = small_gpt();
+  const OpGraph graph = small_gpt(bf16_on_shards);
   const auto held_and_gathered = [&](std::int64_t prefetch, std::int64_t reuse) {
     const Program p = zero(graph, 4,
                            {.stage = 3,
@@ -293,7 +280,7 @@ TEST_CASE("MiCS gathers and scatters in its group in every micro-step, adds up o
 TEST_CASE("offloading the optimizer leaves parameters on the GPU and 12 + 4 + 2 bytes over N on the host") {
   // ZeRO-Offload, arXiv:2101.06840: fp32 parameters, moments and gradients; the source keeps a 16-bit copy
   // too.
-  const OpGraph graph = small_gpt();
+  const OpGraph graph = small_gpt(bf16_on_shards);
   const auto parameters = static_cast<double>(parameter_count(graph));
   std::int64_t largest = 0;
   for (const Parameter& p : graph.parameters) largest = std::max(largest, p.elements);
@@ -305,7 +292,7 @@ TEST_CASE("offloading the optimizer leaves parameters on the GPU and 12 + 4 + 2 
 }
 
 TEST_CASE("offloading parameters leaves buffers only") {
-  const Program p = zero(small_gpt(), 4,
+  const Program p = zero(small_gpt(bf16_on_shards), 4,
                          {.stage = 3, .offload = ZeroOffload::parameters, .param_persistence_threshold = 0});
   const LiveBytes live = after_first_step(p);
   CHECK(live.total() == live.now(Category::communication_buffers));
@@ -313,7 +300,7 @@ TEST_CASE("offloading parameters leaves buffers only") {
 
 TEST_CASE(
     "Megatron holds 2 + 4 + 12/N bytes per parameter, scatters fp32 gradients, gathers 16-bit parameters") {
-  const OpGraph graph = small_gpt();
+  const OpGraph graph = small_gpt(bf16_on_shards);
   const auto parameters = static_cast<double>(parameter_count(graph));
   for (const bool overlap : {false, true}) {
     const Program p = megatron(graph, 4, {.overlap_param_gather = overlap, .bucket_size = 1'000'000});
