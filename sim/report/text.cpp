@@ -107,7 +107,8 @@ void measured(std::string& out, const RunRecord& run) {
 void out_of_memory(std::string& out, const RunRecord& run) {
   const OutOfMemory& oom = *run.result.oom;
   out += fmt::format("  status           OUT OF MEMORY{}\n", oom.on_host ? " ON THE HOST" : "");
-  out += fmt::format("  where            {}\n", oom_place(oom));
+  out += fmt::format("  where            {}, {} after the start on the host's clock\n", oom_place(oom),
+                     seconds_text(oom.at));
   if (oom.on_host) {
     out +=
         fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB of this GPU's share free\n",
