@@ -58,4 +58,11 @@ void ProgramBuilder::wait_stream(StreamId waiter, StreamId waited) {
   wait(waiter, it->second);
 }
 
+void ProgramBuilder::host_wait_stream(StreamId waited) {
+  const auto [it, fresh] = host_waits_.try_emplace(waited, EventId{program_.events});
+  if (fresh) event();
+  record(it->second, waited);
+  host_wait(it->second);
+}
+
 }  // namespace shardsim

@@ -51,6 +51,7 @@ class ProgramBuilder {
   void end_mark() { emit(MarkEnd{}); }
   // `waiter` waits for everything issued on `waited` so far.
   void wait_stream(StreamId waiter, StreamId waited);
+  void host_wait_stream(StreamId waited);  // the host does
 
   Program& program() { return program_; }
   Program finish() && { return std::move(program_); }
@@ -64,6 +65,7 @@ class ProgramBuilder {
   std::map<Kernel, KernelId> kernels_;
   std::map<CollectiveOp, CollectiveId> collectives_;
   std::map<std::pair<StreamId, StreamId>, EventId> stream_waits_;
+  std::map<StreamId, EventId> host_waits_;
 };
 
 }  // namespace shardsim

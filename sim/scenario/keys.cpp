@@ -186,6 +186,32 @@ constexpr KeySpec table[] = {
     text_key("jitter", "!a what-if"),
 };
 
+// Options that not every strategy has; a key that ends in a dot stands for its table. The first match counts.
+struct OptionOfSome {
+  std::string_view key, kinds;
+};
+constexpr OptionOfSome options_of_some[] = {
+    {"strategy.sharding_factor", "fsdp|fsdp2|mics"},
+    {"strategy.reshard_after_forward", "fsdp|fsdp2"},
+    {"strategy.reshard_last_block", "fsdp2"},
+    {"strategy.backward_prefetch", "fsdp"},
+    {"strategy.forward_prefetch", "fsdp"},
+    {"strategy.limit_all_gathers", "fsdp"},
+    {"strategy.use_orig_params", "fsdp"},
+    {"strategy.wrap", "fsdp|fsdp2"},
+    {"strategy.bucket_cap_mb", "ddp"},
+    {"strategy.gradient_as_bucket_view", "ddp"},
+    {"strategy.deepspeed.multi_rank_bucket_allreduce", "zero1|zero2"},
+    {"strategy.deepspeed.allgather_bucket_size", "zero1|zero2"},
+    {"strategy.deepspeed.prefetch_bucket_size", "zero3|mics"},
+    {"strategy.deepspeed.param_persistence_threshold", "zero3|mics"},
+    {"strategy.deepspeed.max_live_parameters", "zero3|mics"},
+    {"strategy.deepspeed.max_reuse_distance", "zero3|mics"},
+    {"strategy.deepspeed.sub_group_size", "zero3|mics"},
+    {"strategy.deepspeed.", "zero1|zero2|zero3|mics"},
+    {"strategy.megatron.", "megatron-dp"},
+};
+
 constexpr std::string_view sentence_tp =
     "tensor, pipeline, sequence, context and expert parallelism are not simulated";
 
@@ -279,6 +305,15 @@ Scalar checked_number(const KeySpec& spec, double value, const Scalar& as_given,
 }
 
 }  // namespace
+
+bool has_option(std::string_view strategy_kind, std::string_view key) {
+  const auto about =
+      std::find_if(std::begin(options_of_some), std::end(options_of_some), [&](const auto& option) {
+        return option.key.ends_with('.') ? key.starts_with(option.key) : key == option.key;
+      });
+  return about == std::end(options_of_some) ||
+         contains(choices_of(about->kinds, false), std::string(strategy_kind));
+}
 
 std::span<const KeySpec> keys() { return table; }
 

@@ -32,6 +32,9 @@ void check_table(std::string_view table, const Place& place);
 // Those of its choices that are built, in the order of the table; none for keys without choices.
 std::vector<std::string> built_choices(const KeySpec& spec);
 
+// Whether strategies of a kind have an option, such as "strategy.wrap".
+bool has_option(std::string_view strategy_kind, std::string_view key);
+
 // `value` as the key's type (an integer serves as a number). Throws InputError for wrong types, values out of
 // range, unknown or not yet supported choices.
 Scalar checked(const KeySpec& spec, const Scalar& value, const Place& place);

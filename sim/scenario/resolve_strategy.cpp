@@ -3,54 +3,50 @@
 #include "sim/scenario/resolver.h"
 
 namespace shardsim {
+namespace {
+
+int zero_stage(const std::string& kind) { return kind == "mics" ? 3 : kind.back() - '0'; }
+
+}  // namespace
 
 void Resolver::read_strategy() {
   const std::string kind = std::get<std::string>(settings_.find("strategy.kind")->value);
-  const bool deepspeed = kind.starts_with("zero") || kind == "mics";
-  reject_other_frameworks(kind, deepspeed);
+  reject_foreign_options(kind);
   if (kind == "ddp" && text("strategy.cpu_offload", "none", "PyTorch's") != "none")
     fail("strategy.cpu_offload", "DDP keeps everything on the GPU; offload needs a strategy that shards");
   if (kind == "ddp")
     read_ddp();
   else if (kind == "fsdp2")
     read_fsdp2();
-  else if (kind.starts_with("zero"))
-    read_zero(kind.back() - '0', false);
-  else if (kind == "mics")
-    read_zero(3, true);
+  else if (kind.starts_with("zero") || kind == "mics")
+    read_zero(zero_stage(kind), kind == "mics");
   else if (kind == "megatron-dp")
     read_megatron_dp();
   else
     read_fsdp();
 }
 
-void Resolver::reject_other_frameworks(const std::string& kind, bool deepspeed) const {
+void Resolver::reject_foreign_options(const std::string& kind) const {
+  const bool deepspeed = kind.starts_with("zero") || kind == "mics";
   for (const auto& [key, setting] : settings_.all()) {
+    if (!key.starts_with("strategy.") || has_option(kind, key)) continue;
     if (key.starts_with("strategy.deepspeed.") && !deepspeed)
       fail(key, fmt::format("\"{}\" is not DeepSpeed's; strategy.kind = \"zero1\", \"zero2\", \"zero3\" and "
                             "\"mics\" are",
                             kind));
-    if (key.starts_with("strategy.megatron.") && kind != "megatron-dp")
+    if (key.starts_with("strategy.megatron."))
       fail(key, fmt::format("\"{}\" is not Megatron's; strategy.kind = \"megatron-dp\" is", kind));
+    const std::string strategy = kind == "ddp"     ? "DDP"
+                                 : kind == "fsdp"  ? "FSDP"
+                                 : kind == "fsdp2" ? "FSDP2"
+                                 : key.starts_with("strategy.deepspeed.")
+                                     ? fmt::format("ZeRO stage {}", zero_stage(kind))
+                                     : fmt::format("\"{}\"", kind);
+    fail(key, fmt::format("{} has no option \"{}\"", strategy, key.substr(9)));
   }
-  if (!deepspeed && kind != "megatron-dp") return;
-  reject({"strategy.reshard_after_forward", "strategy.reshard_last_block", "strategy.backward_prefetch",
-          "strategy.forward_prefetch", "strategy.limit_all_gathers", "strategy.use_orig_params",
-          "strategy.wrap", "strategy.bucket_cap_mb", "strategy.gradient_as_bucket_view"},
-         fmt::format("\"{}\"", kind));
-  if (kind != "mics") reject({"strategy.sharding_factor"}, fmt::format("\"{}\"", kind));
-}
-
-void Resolver::reject(std::initializer_list<const char*> keys, std::string_view kind) const {
-  for (const char* key : keys)
-    if (given(key)) fail(key, fmt::format("{} has no option \"{}\"", kind, std::string_view(key).substr(9)));
 }
 
 void Resolver::read_ddp() {
-  reject({"strategy.sharding_factor", "strategy.reshard_after_forward", "strategy.backward_prefetch",
-          "strategy.forward_prefetch", "strategy.limit_all_gathers", "strategy.use_orig_params",
-          "strategy.wrap", "strategy.reshard_last_block"},
-         "DDP");
   Ddp ddp;
   ddp.bucket_cap = {std::llround(number("strategy.bucket_cap_mb", 25, "PyTorch's") * 1048576)};
   ddp.gradient_as_bucket_view = flag("strategy.gradient_as_bucket_view", false, "PyTorch's");
@@ -59,8 +55,6 @@ void Resolver::read_ddp() {
 }
 
 void Resolver::read_fsdp() {
-  reject({"strategy.bucket_cap_mb", "strategy.gradient_as_bucket_view", "strategy.reshard_last_block"},
-         "FSDP");
   if (const Setting* reshard = settings_.find("strategy.reshard_after_forward"))
     if (std::holds_alternative<std::int64_t>(reshard->value))
       fail("strategy.reshard_after_forward",
@@ -82,9 +76,6 @@ void Resolver::read_fsdp() {
 }
 
 void Resolver::read_fsdp2() {
-  reject({"strategy.bucket_cap_mb", "strategy.gradient_as_bucket_view", "strategy.backward_prefetch",
-          "strategy.forward_prefetch", "strategy.limit_all_gathers", "strategy.use_orig_params"},
-         "FSDP2");
   Fsdp2 f;
   f.sharding_factor = sharding_factor();
   f.reshard = reshard_ranks(f.sharding_factor);
@@ -104,9 +95,8 @@ bool Resolver::fsdp_offload(std::int64_t factor, bool adds_on_host) {
   if (what == "none") return false;
   if (what == "optimizer")
     fail(key, "FSDP offloads the optimizer together with the parameters: \"parameters\"");
-  if (factor == 1 && s_.gpus > 1)
-    fail(key, "FSDP offloads sharded parameters only; the sharding factor is 1");
   if (s_.gpus == 1) fail(key, "one GPU runs without FSDP; offloaded parameters need several GPUs");
+  if (factor == 1) fail(key, "FSDP offloads sharded parameters only; the sharding factor is 1");
   if (!adds_on_host && s_.training.micro_batches > 1 && !s_.training.no_sync)
     fail(key, "FSDP cannot add up reduced gradients that are offloaded; accumulate with no_sync = true");
   return true;
@@ -127,16 +117,10 @@ void Resolver::read_zero(int stage, bool mics) {
   z.offload = zero_offload(stage, mics);
   z.reduce_bucket_size = size("reduce_bucket_size", z.reduce_bucket_size);
   if (stage < 3) {
-    reject({"strategy.deepspeed.prefetch_bucket_size", "strategy.deepspeed.param_persistence_threshold",
-            "strategy.deepspeed.max_live_parameters", "strategy.deepspeed.max_reuse_distance",
-            "strategy.deepspeed.sub_group_size"},
-           fmt::format("ZeRO stage {}", stage));
     z.multi_rank_bucket_allreduce =
         flag(group + "multi_rank_bucket_allreduce", z.multi_rank_bucket_allreduce, reason);
     z.allgather_bucket_size = size("allgather_bucket_size", z.allgather_bucket_size);
   } else {
-    reject({"strategy.deepspeed.multi_rank_bucket_allreduce", "strategy.deepspeed.allgather_bucket_size"},
-           "ZeRO stage 3");
     z.prefetch_bucket_size = size("prefetch_bucket_size", z.prefetch_bucket_size);
     z.param_persistence_threshold = size("param_persistence_threshold", z.param_persistence_threshold);
     z.max_live_parameters = size("max_live_parameters", z.max_live_parameters);

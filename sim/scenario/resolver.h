@@ -97,8 +97,7 @@ class Resolver {
 
   // --- resolve_strategy.cpp ---
   void read_strategy();
-  void reject(std::initializer_list<const char*> keys, std::string_view kind) const;
-  void reject_other_frameworks(const std::string& kind, bool deepspeed) const;
+  void reject_foreign_options(const std::string& kind) const;
   void read_ddp();
   void read_fsdp();
   void read_fsdp2();

@@ -63,7 +63,6 @@ class FsdpCompiler {
       all_reduce_ = program_.stream("all_reduce");
     }
     if (factor_ == 1) replica_group_ = program_.group(Axis::world);
-    if (offloads()) copied_to_host_ = program_.event();
     make_units();
   }
 
@@ -294,10 +293,8 @@ class FsdpCompiler {
     }
     program_.wait_stream(default_stream, post_backward_);
     if (all_reduce_) program_.wait_stream(default_stream, *all_reduce_);
-    if (offloads() && micro.reduces) {  // the optimizer reads the gradients on the host
-      program_.record(copied_to_host_, reduction_end());
-      program_.host_wait(copied_to_host_);
-    }
+    // The optimizer reads the gradients on the host.
+    if (offloads() && micro.reduces) program_.host_wait_stream(reduction_end());
   }
 
   // A checkpoint of several blocks runs their forward once more, gathered and resharded as in forward.
@@ -404,7 +401,6 @@ class FsdpCompiler {
   std::vector<Unit> units_;
   IdVector<ModuleId, std::size_t> unit_of_;
   std::deque<EventId> free_events_;  // of the rate limiter
-  EventId copied_to_host_;           // with CPU offload: the last gradient of a step
 };
 
 }  // namespace

@@ -58,7 +58,6 @@ class Fsdp2Compiler {
       replica_group_ = program_.group(factor_ > 1 ? Axis::replica : Axis::world);
       all_reduce_ = program_.stream("all_reduce");
     }
-    if (offloads()) copied_to_host_ = program_.event();
     make_units();
   }
 
@@ -287,10 +286,8 @@ class Fsdp2Compiler {
     drop_reduce_input();
     for (const TensorId t : until_the_end_) program_.free(t);
     until_the_end_.clear();
-    if (offloads() && micro.reduces) {  // the optimizer reads the gradients on the host
-      program_.record(copied_to_host_, reduction_end());
-      program_.host_wait(copied_to_host_);
-    }
+    // The optimizer reads the gradients on the host.
+    if (offloads() && micro.reduces) program_.host_wait_stream(reduction_end());
   }
 
   // A checkpoint of several blocks runs their forward once more, gathered and resharded as in forward.
@@ -352,8 +349,7 @@ class Fsdp2Compiler {
     if (adds) program_.alloc(u.host_addend);
     program_.copy(reduction_end(), CopyDirection::device_to_host, program_.bytes_of(gradient), u.name);
     if (!adds) return;
-    program_.record(copied_to_host_, reduction_end());
-    program_.host_wait(copied_to_host_);
+    program_.host_wait_stream(reduction_end());
     program_.host_pass(program_.bytes_of(gradient) * 3, "accumulate gradient");
     program_.free(u.host_addend);
   }
@@ -420,7 +416,6 @@ class Fsdp2Compiler {
   Unit* gathered_ = nullptr;                     // its all-gather output is still alive
   Unit* reducing_ = nullptr;                     // its reduce-scatter input is still alive
   std::vector<TensorId> until_the_end_;          // read by the streams that reduce and copy
-  EventId copied_to_host_;                       // with CPU offload: the last gradient of a step
 };
 
 }  // namespace

@@ -13,8 +13,7 @@ void issue(StepWriter& step, const CollectiveCall& call, EventId done,
   program.wait_stream(nccl, call.stream);
   program.collective(*call.group, call.kind, call.dtype, call.bytes, call.label);
   program.record(done, nccl);
-  if (!step.framework.collectives_record_streams) return;
-  for (const TensorId t : tensors) program.record_use(t, nccl);
+  for (const TensorId t : tensors) step.mark_used_by(*call.group, t);
 }
 
 namespace {

@@ -9,22 +9,6 @@
 
 namespace shardsim {
 
-// Host waits until the device has done everything issued on these streams.
-class Synchronize {
- public:
-  explicit Synchronize(ProgramBuilder& program) : program_(program), event_(program.event()) {}
-  void operator()(std::initializer_list<StreamId> streams) const {
-    for (const StreamId s : streams) {
-      program_.record(event_, s);
-      program_.host_wait(event_);
-    }
-  }
-
- private:
-  ProgramBuilder& program_;
-  EventId event_;
-};
-
 // ProcessGroupNCCL's part of a collective issued on `stream`: its own stream waits, runs, and may mark the
 // tensors. `done` is recorded after it. A single rank has no group and nothing to communicate.
 struct CollectiveCall {

@@ -9,12 +9,7 @@ namespace shardsim {
 
 StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, Mesh mesh,
                        MemorySpace optimizer_space)
-    : graph(g),
-      training(t),
-      framework(f),
-      program(mesh),
-      optimizer(program, t, optimizer_space),
-      scalar_ready_(program.event()) {
+    : graph(g), training(t), framework(f), program(mesh), optimizer(program, t, optimizer_space) {
   const double micro_batches = static_cast<double>(t.micro_batches);
   const Flop forward = forward_flop(g);
   program.program().flop.model = forward * 3.0 * micro_batches;
@@ -132,8 +127,7 @@ void StepWriter::all_reduce_scalar(GroupId group, std::string_view what) {
 
 void StepWriter::wait_for_scalar(std::string_view what) {
   program.copy(default_stream, CopyDirection::device_to_host, Bytes{4}, what);
-  program.record(scalar_ready_, default_stream);
-  program.host_wait(scalar_ready_);
+  program.host_wait_stream(default_stream);
 }
 
 Program StepWriter::finish() && {

@@ -81,7 +81,6 @@ class StepWriter {
   Program finish() &&;
 
  private:
-  EventId scalar_ready_;
 };
 
 }  // namespace shardsim

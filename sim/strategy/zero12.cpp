@@ -21,7 +21,6 @@ class Zero12Compiler {
         dtype_(graph.parameter_dtype),
         autograd_(step_.make_autograd()),
         next_(step_.make_autograd()),
-        synchronize_(program_),
         communicated_(program_.event()) {
     require(options.offload != ZeroOffload::parameters, "parameters are offloaded by stage 3 only");
     if (world > 1) group_ = program_.group(Axis::world);
@@ -271,7 +270,8 @@ class Zero12Compiler {
   // independent_gradient_partition_epilogue
   void finish_reduction(MicroBatch micro) {
     reduce_bucket(micro);
-    if (overlaps()) synchronize_({default_stream, reduction_stream()});
+    if (overlaps())
+      for (const StreamId s : {default_stream, reduction_stream()}) program_.host_wait_stream(s);
     if (!offloads() && adds_partitions(micro)) {
       step_.pass("accumulate gradient", partition_, 3 * width(), HostWork::backward_op);
       program_.free(own_gradients(micro));
@@ -347,7 +347,6 @@ class Zero12Compiler {
   std::optional<GroupId> group_;
   std::optional<StreamId> reduction_;
   Autograd autograd_, next_;  // of the first micro-step and of later ones
-  Synchronize synchronize_;
   EventId communicated_;
 
   std::vector<std::int64_t> offset_;  // of each parameter in the flat buffer

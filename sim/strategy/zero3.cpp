@@ -34,7 +34,6 @@ class Zero3Compiler {
         reduce_stream_(options.overlap_comm ? program_.stream("reduce_and_partition") : default_stream),
         coordinator_(step_, options, group_, ranks_, gather_stream_),
         autograd_(step_.make_autograd()),
-        synchronize_(program_),
         communicated_(program_.event()) {
     require(ranks_ > 1 && world % ranks_ == 0, "the ranks that share all states divide the ranks");
     if (ranks_ < world) replicas_ = program_.group(Axis::replica);
@@ -153,7 +152,7 @@ class Zero3Compiler {
         [&](MicroBatch micro) {
           autograd_.backward([&](ParameterId p, TensorId gradient) { on_gradient(p, gradient, micro); });
           reduce_bucket(micro);
-          synchronize_({reduce_stream_});
+          program_.host_wait_stream(reduce_stream_);
           buckets_reduced_ = 0;
           autograd_.end_micro_batch();
           coordinator_.end_micro_batch();
@@ -314,7 +313,6 @@ class Zero3Compiler {
   StreamId gather_stream_, reduce_stream_;
   ParameterCoordinator coordinator_;
   Autograd autograd_;
-  Synchronize synchronize_;
   EventId communicated_;
   std::vector<EventId> reduced_;  // a ring: the host runs ahead by so many reductions
   std::size_t reductions_ = 0;

@@ -42,25 +42,16 @@ std::int64_t hopeless(const KeySpec& spec, std::int64_t step, const Library& lib
   return 2 * legal;
 }
 
-// The scenario under another strategy: options that both have stay, unless the variant sets them.
-Settings under(const Settings& base, const std::vector<Change>& change, const Scalar& most_gpus,
-               const Library& library, const Place& place) {
+// The scenario under another strategy: options that it has too stay, unless the change sets them. The
+// sharding factor is part of what a variant is.
+Settings under(const Settings& base, const std::vector<Change>& change, const Place& place) {
+  const std::string kind = to_string(change.front().value);
   Settings settings = base;
+  for (const auto& [key, setting] : base.all())
+    if (key.starts_with("strategy.") && (key == "strategy.sharding_factor" || !has_option(kind, key)))
+      settings = without_key(settings, key);
   for (const Change& c : change) settings.set(c.key, c.value, {Origin::Kind::flag, place, {}});
-  if (settings.has("strategy.sharding_factor") &&
-      std::none_of(change.begin(), change.end(),
-                   [](const Change& c) { return c.key == "strategy.sharding_factor"; }))
-    settings = without_key(settings, "strategy.sharding_factor");
-  for (;;) {
-    const Trial trial = try_floor([&] { return with(settings, "cluster.gpus", most_gpus, place); }, library);
-    const auto foreign = std::find_if(settings.all().begin(), settings.all().end(), [&](const auto& setting) {
-      const std::string& key = setting.first;
-      return key.starts_with("strategy.") &&
-             trial.refusal.find(fmt::format("has no option \"{}\"", key.substr(9))) != std::string::npos;
-    });
-    if (trial.legal() || foreign == settings.all().end()) return settings;
-    settings = without_key(settings, std::string(foreign->first));
-  }
+  return settings;
 }
 
 // The scenario with another strategy.
@@ -153,8 +144,7 @@ LimitResult fewest_gpus(ScenarioFile scenario, const LimitOptions& options, cons
   std::reverse(result.values.begin(), result.values.end());
 
   for (const Variant& variant : variants(base, own_kind)) {
-    const Settings settings =
-        variant.change.empty() ? base : under(base, variant.change, result.values.front(), library, place);
+    const Settings settings = variant.change.empty() ? base : under(base, variant.change, place);
     const auto at = [&](const Scalar& value) { return with(settings, key, value, place); };
     const SearchOptions search{.progress = [&](const Scalar& value) {
       progress(fmt::format("{}: {} GPUs", variant.label, to_string(value)));
