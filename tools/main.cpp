@@ -17,6 +17,7 @@
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
+#include "sim/study/validate.h"
 
 #include "tools/show.h"
 #include "version.h"
@@ -118,6 +119,8 @@ struct Options {
   std::string over, max, min;
   LimitOptions limit;
   std::string kind, name, graphviz;
+  std::string table, by;
+  std::vector<std::string> where;
 };
 
 std::string not_empty(const std::string& text) { return text.empty() ? "a value is expected" : ""; }
@@ -235,6 +238,40 @@ int limit_command(const Options& o, const Library& library) {
   return done;
 }
 
+// A table of measured runs: a path, or a name under scenarios/ such as "validation/mosaicml-a100-40gb".
+MeasuredRuns read_measured(const std::string& command, const Options& o, const Library& library) {
+  if (o.table.ends_with(".toml"))
+    throw InputError({o.table},
+                     fmt::format("is a scenario; `{}` reads a CSV table of measured runs. Was `shardsim "
+                                 "check {}` meant?",
+                                 command, o.table));
+  std::error_code error;
+  if (fs::exists(o.table, error)) return MeasuredRuns(read_csv_file(o.table));
+  if (std::string found = library.find_table(o.table); !found.empty())
+    return MeasuredRuns(read_csv_file(found));
+  throw InputError({o.table}, "cannot be read: no such file, and no table of that name" +
+                                  suggestion(o.table, library.table_names()));
+}
+
+int validate_command(const Options& o, const Library& library) {
+  const MeasuredRuns table = read_measured("validate", o, library);
+  ValidateOptions options{.by = o.by, .where = {}};
+  for (const std::string& condition : o.where) {
+    const std::size_t equals = condition.find('=');
+    if (equals == std::string::npos || equals == 0)
+      throw InputError({"--where " + condition}, "COLUMN=TEXT is expected");
+    options.where.emplace_back(condition.substr(0, equals), condition.substr(equals + 1));
+  }
+  const ValidateResult result = [&] {
+    const ProgressLine line(o);
+    return validate(table, options, library, [&](std::size_t done, std::size_t total) {
+      line.show(fmt::format("[{}/{}]", done, total));
+    });
+  }();
+  print_in_format(result, o);
+  return done;
+}
+
 int sweep_command(const Options& o, const Library& library) {
   const ScenarioFile scenario = read(o, library);
   const SweepResult result = [&] {
@@ -322,6 +359,8 @@ int dispatch(int argc, char** argv) {
       app.add_subcommand("frontier", "the boundary between fits and out of memory over two keys");
   CLI::App* limit = app.add_subcommand(
       "limit", "the largest value of a key that fits, or the fewest GPUs on which the model trains");
+  CLI::App* validate =
+      app.add_subcommand("validate", "simulate a table of measured runs and show how far off each is");
   CLI::App* check =
       app.add_subcommand("check", "resolve a scenario, print every value with its origin, run nothing");
   CLI::App* show = app.add_subcommand(
@@ -350,6 +389,12 @@ int dispatch(int argc, char** argv) {
   limit->add_option("--min", o.min, "cluster.gpus: the fewest GPUs, for every strategy");
   limit->add_option("--step", o.limit.step, "--max tries multiples of it (1; 128 tokens)");
   limit->add_option("--up-to", o.limit.up_to, "the largest value tried (--min: 512 GPUs)");
+  validate->add_option("table", o.table, "a CSV file of measured runs, or a name in scenarios/")->required();
+  validate->add_option("--by", o.by, "COLUMN: summaries for each of its values, too");
+  validate->add_option("--where", o.where, "COLUMN=TEXT: only rows that have it")
+      ->take_all()
+      ->allow_extra_args(false);
+  add_output_options(*validate, o, true);
   add_scenario_options(*check, o);
   add_output_options(*check, o, false);
   show->add_option("kind", o.kind, "what to show")
@@ -375,6 +420,7 @@ int dispatch(int argc, char** argv) {
   if (sweep->parsed()) return sweep_command(o, library);
   if (frontier->parsed()) return frontier_command(o, library);
   if (limit->parsed()) return limit_command(o, library);
+  if (validate->parsed()) return validate_command(o, library);
   if (check->parsed()) return check_command(o, library);
   if (show->parsed()) return show_command(o, library);
   if (schema->parsed()) return schema_command(o);

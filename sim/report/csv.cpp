@@ -92,6 +92,35 @@ std::string to_csv(const SweepResult& sweep) {
   return write(rows);
 }
 
+std::string to_csv(const ValidateResult& result) {
+  std::vector<Cells> rows;
+  for (const ValidatedRow& row : result.rows) {
+    const auto add = [&](const std::string& metric, const Cells& figures_of) {
+      Cells cells_of = {{"id", row.id}, {"metric", metric}};
+      cells_of.insert(cells_of.end(), figures_of.begin(), figures_of.end());
+      cells_of.insert(cells_of.end(), {{"status", std::string(status(row))},
+                                       {"why", row.why},
+                                       {"quality", row.quality},
+                                       {"source", row.source}});
+      if (!result.by.empty()) cells_of.emplace_back("group", row.group);
+      rows.push_back(std::move(cells_of));
+    };
+    for (const Comparison& c : row.comparisons)
+      add(c.metric, {{"predicted", fmt::format("{}", c.predicted)},
+                     {"measured", fmt::format("{}", c.measured)},
+                     {"error", fmt::format("{}", c.error())}});
+    for (const std::string& metric : row.unanswered)
+      add(metric, {{"predicted", ""}, {"measured", ""}, {"error", ""}});
+    if (row.simulated && row.fitted)
+      add("fits", {{"predicted", row.out_of_memory ? "0" : "1"},
+                   {"measured", *row.fitted ? "1" : "0"},
+                   {"error", ""}});
+    if (!row.simulated && row.unanswered.empty())
+      add("", {{"predicted", ""}, {"measured", ""}, {"error", ""}});
+  }
+  return write(rows);
+}
+
 std::string to_csv(const MemoryTimeline& memory) {
   std::string out = "step,time_ps,allocated_bytes,active_bytes,reserved_bytes";
   for (int c = 0; c < categories; ++c) out += fmt::format(",{}_bytes", name(static_cast<Category>(c)));

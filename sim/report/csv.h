@@ -8,6 +8,7 @@
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
+#include "sim/study/validate.h"
 
 namespace shardsim {
 
@@ -16,6 +17,7 @@ std::string to_csv(const SweepResult& sweep);
 // The runs on both sides of each boundary.
 std::string to_csv(const FrontierResult& frontier);
 std::string to_csv(const LimitResult& limit);
+std::string to_csv(const ValidateResult& result);  // a row per run and metric
 
 // Of `run --memory-timeline`: a row per change, in picoseconds and bytes.
 std::string to_csv(const MemoryTimeline& memory);

@@ -293,6 +293,60 @@ std::string to_json(const LimitResult& limit, const Tool& tool) {
   return j.dump(2) + "\n";
 }
 
+std::string to_json(const ValidateResult& result, const Tool& tool) {
+  Json j = header("shardsim.validate/1", tool);
+  j["file"] = result.file;
+  const auto figures = [](const MetricSummary& s) {
+    return Json{{"rows", s.rows},
+                {"simulated", s.simulated},
+                {"mean_abs_error", s.mean_abs_error},
+                {"median_abs_error", s.median_abs_error},
+                {"bias", s.bias},
+                {"p90_abs_error", s.p90_abs_error},
+                {"p95_abs_error", s.p95_abs_error},
+                {"spearman", s.spearman}};
+  };
+  Json summary = Json::object(), groups = Json::array();
+  for (const MetricSummary& s : result.summary) {
+    if (s.group.empty()) {
+      summary[s.metric] = figures(s);
+      continue;
+    }
+    Json group = {{"group", s.group}, {"metric", s.metric}};
+    group.update(figures(s));
+    groups.push_back(std::move(group));
+  }
+  summary["mean_abs_error"] = result.summary.empty() ? 0.0 : result.summary.front().mean_abs_error;
+  const FitsSummary& f = result.fits;
+  summary["fits"] = {{"rows", f.rows},
+                     {"right", f.right},
+                     {"predicted_out_of_memory", f.predicted_out_of_memory},
+                     {"missed_out_of_memory", f.missed_out_of_memory}};
+  summary["failed"] = result.failed;
+  j["summary"] = std::move(summary);
+  j["by"] = result.by.empty() ? Json(nullptr) : Json(result.by);
+  j["groups"] = std::move(groups);
+  j["rows"] = Json::array();
+  for (const ValidatedRow& row : result.rows) {
+    const auto add = [&](const Json& metric, const Json& predicted, const Json& measured, const Json& error) {
+      j["rows"].push_back({{"id", row.id},
+                           {"metric", metric},
+                           {"predicted", predicted},
+                           {"measured", measured},
+                           {"error", error},
+                           {"status", status(row)},
+                           {"why", row.why.empty() ? Json(nullptr) : Json(row.why)},
+                           {"quality", row.quality},
+                           {"source", row.source}});
+    };
+    for (const Comparison& c : row.comparisons) add(c.metric, c.predicted, c.measured, c.error());
+    for (const std::string& metric : row.unanswered) add(metric, nullptr, nullptr, nullptr);
+    if (row.simulated && row.fitted) add("fits", !row.out_of_memory, *row.fitted, nullptr);
+    if (!row.simulated && row.unanswered.empty()) add(nullptr, nullptr, nullptr, nullptr);
+  }
+  return j.dump(2) + "\n";
+}
+
 std::string to_json(const std::vector<RecordedValue>& all, const Tool& tool) {
   Json j = header("shardsim.check/1", tool);
   j["scenario"] = values(all);

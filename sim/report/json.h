@@ -10,6 +10,7 @@
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
+#include "sim/study/validate.h"
 
 namespace shardsim {
 
@@ -21,6 +22,7 @@ std::string to_json(const RunRecord& run, const Tool& tool);
 std::string to_json(const SweepResult& sweep, const Tool& tool);
 std::string to_json(const FrontierResult& frontier, const Tool& tool);
 std::string to_json(const LimitResult& limit, const Tool& tool);
+std::string to_json(const ValidateResult& result, const Tool& tool);
 std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
 
 // Of `run --memory-timeline`: columns of differences, so that a long run stays small.

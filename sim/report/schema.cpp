@@ -283,13 +283,57 @@ Json limit_schema() {
       "How far one key goes: the largest value that fits, or the fewest GPUs.");
 }
 
+Json validate_schema() {
+  const Json figures = object({{"rows", type("integer", "with a measurement")},
+                               {"simulated", type("integer", "of those, with a prediction")},
+                               {"mean_abs_error", type("number", "of (predicted - measured) / measured")},
+                               {"median_abs_error", type("number", "")},
+                               {"bias", type("number", "mean of the errors with their signs")},
+                               {"p90_abs_error", type("number", "")},
+                               {"p95_abs_error", type("number", "")},
+                               {"spearman", type("number", "rank correlation of predicted and measured")}});
+  Json summary =
+      object({{"mean_abs_error", type("number", "of the first metric")},
+              {"fits", object({{"rows", type("integer", "")},
+                               {"right", type("integer", "")},
+                               {"predicted_out_of_memory", type("integer", "though it ran")},
+                               {"missed_out_of_memory", type("integer", "though it did not run")}})},
+              {"failed", type("integer", "rows that could not be simulated")}},
+             "the figures of each metric by its name, and of all rows");
+  summary["additionalProperties"] = figures;
+  Json group = figures;
+  group["properties"]["group"] = type("string", "value of the column named by `by`");
+  group["properties"]["metric"] = type("string", "");
+  const Json either = {{"type", Json::array({"number", "boolean", "null"})}};
+  return object({{"schema", {{"const", "shardsim.validate/1"}}},
+                 {"tool_version", type("string", "")},
+                 {"git", type("string", "")},
+                 {"file", type("string", "")},
+                 {"summary", std::move(summary)},
+                 {"by", nullable("string", "column of the groups")},
+                 {"groups", {{"type", "array"}, {"items", std::move(group)}}},
+                 {"rows",
+                  {{"type", "array"},
+                   {"items", object({{"id", type("string", "of the row, or its line")},
+                                     {"metric", nullable("string", "`fits` is true or false")},
+                                     {"predicted", either},
+                                     {"measured", either},
+                                     {"error", nullable("number", "(predicted - measured) / measured")},
+                                     {"status", {{"enum", {"ok", "oom", "failed"}}}},
+                                     {"why", nullable("string", "where memory ran out, or why it failed")},
+                                     {"quality", type("string", "as in the table")},
+                                     {"source", type("string", "as in the table")}})}}}},
+                "Measured runs beside simulated ones.");
+}
+
 struct Entry {
   std::string_view command;
   Json (*make)();
 };
-constexpr Entry table[] = {{"check", check_schema}, {"frontier", frontier_schema},
-                           {"limit", limit_schema}, {"memory-timeline", memory_timeline_schema},
-                           {"run", run_schema},     {"sweep", sweep_schema}};
+constexpr Entry table[] = {{"check", check_schema},      {"frontier", frontier_schema},
+                           {"limit", limit_schema},      {"memory-timeline", memory_timeline_schema},
+                           {"run", run_schema},          {"sweep", sweep_schema},
+                           {"validate", validate_schema}};
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
+#include "sim/study/validate.h"
 
 namespace shardsim {
 
@@ -14,6 +15,7 @@ std::string to_text(const RunRecord& run);
 std::string to_text(const SweepResult& sweep);
 std::string to_text(const FrontierResult& frontier);
 std::string to_text(const LimitResult& limit);
+std::string to_text(const ValidateResult& result);
 std::string to_text(const OomAdvice& advice);
 
 // Every value of a scenario with its origin.

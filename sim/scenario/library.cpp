@@ -189,8 +189,15 @@ std::vector<std::string> Library::names(std::string_view kind) const {
 }
 
 std::string Library::find_scenario(const std::string& name) const {
+  return find_under_scenarios(name, ".toml");
+}
+std::string Library::find_table(const std::string& name) const { return find_under_scenarios(name, ".csv"); }
+std::vector<std::string> Library::scenario_names() const { return names_under_scenarios(".toml"); }
+std::vector<std::string> Library::table_names() const { return names_under_scenarios(".csv"); }
+
+std::string Library::find_under_scenarios(const std::string& name, const char* extension) const {
   for (const std::string& root : roots_)
-    for (const char* suffix : {"", ".toml"}) {
+    for (const char* suffix : {"", extension}) {
       const fs::path path = fs::path(root) / "scenarios" / (name + suffix);
       std::error_code error;
       if (fs::is_regular_file(path, error)) return path.string();
@@ -198,13 +205,13 @@ std::string Library::find_scenario(const std::string& name) const {
   return "";
 }
 
-std::vector<std::string> Library::scenario_names() const {
+std::vector<std::string> Library::names_under_scenarios(const char* extension) const {
   std::vector<std::string> found;
   for (const std::string& root : roots_) {
     const fs::path folder = fs::path(root) / "scenarios";
     std::error_code error;
     for (const auto& entry : fs::recursive_directory_iterator(folder, error))
-      if (entry.path().extension() == ".toml")
+      if (entry.path().extension() == extension)
         found.push_back(entry.path().lexically_relative(folder).replace_extension().string());
   }
   std::sort(found.begin(), found.end());

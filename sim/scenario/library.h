@@ -25,8 +25,14 @@ class Library {
   // Scenarios go by their path under scenarios/, without .toml: "fsdp-paper/model-scale".
   std::string find_scenario(const std::string& name) const;  // "" if there is none
   std::vector<std::string> scenario_names() const;
+  // Tables of measured runs by their path under scenarios/, without .csv.
+  std::string find_table(const std::string& name) const;  // "" if there is none
+  std::vector<std::string> table_names() const;
 
  private:
+  std::string find_under_scenarios(const std::string& name, const char* extension) const;
+  std::vector<std::string> names_under_scenarios(const char* extension) const;
+
   std::vector<std::string> roots_;
 };
 

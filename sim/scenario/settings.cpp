@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <functional>
 
 #include <fmt/format.h>
@@ -285,6 +286,22 @@ void assign(ScenarioFile& scenario, const std::string& key, const std::string& t
   const Place place{fmt::format("{}{}{}", option, option.starts_with("--set") ? "=" : " ", text)};
   scenario.settings.set(key, typed(text), {Origin::Kind::flag, place, {}});
   pin(scenario, key);
+}
+
+Scalar typed(const KeySpec& spec, const std::string& text) {
+  using Type = KeySpec::Type;
+  if (spec.type == Type::text || spec.type == Type::choice) return text;
+  if (spec.type == Type::flag || spec.type == Type::flag_or_integer) {
+    if (text == "true" || text == "True" || text == "TRUE") return true;
+    if (text == "false" || text == "False" || text == "FALSE") return false;
+    if (spec.type == Type::flag && (text == "0" || text == "1")) return text == "1";
+  }
+  const Scalar value = typed(text);
+  const double* number = std::get_if<double>(&value);
+  if (number != nullptr && spec.type != Type::number && std::abs(*number) < 1e15 &&
+      std::trunc(*number) == *number)
+    return static_cast<std::int64_t>(*number);
+  return value;
 }
 
 SweepAxis read_axis_text(const std::string& key, const std::string& text, const Place& place) {

@@ -82,6 +82,10 @@ void assign(ScenarioFile& scenario, const std::string& assignment);
 void assign(ScenarioFile& scenario, const std::string& key, const std::string& text,
             const std::string& option);
 
+// A table cell as a value of the key's type, as far as it is one: "8.0" is an integer, "1" a flag, as
+// spreadsheets and pandas write them.
+Scalar typed(const KeySpec& spec, const std::string& text);
+
 // An axis given as text: "1..64", "512..8192 x2", "[1, 2, 4]" or a single value.
 SweepAxis read_axis_text(const std::string& key, const std::string& text, const Place& place);
 

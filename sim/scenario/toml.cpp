@@ -1,19 +1,17 @@
 #include "sim/scenario/toml.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include <fmt/format.h>
 
+#include "sim/scenario/text_file.h"
+
 namespace shardsim {
 namespace {
 
-constexpr std::uintmax_t file_bytes_max = 16 << 20;
+constexpr std::uintmax_t file_mib_max = 16;
 
 std::string_view type_name(const toml::node& node) {
   switch (node.type()) {
@@ -50,17 +48,7 @@ toml::table parse_toml_text(std::string_view text, const std::string& name) {
 }
 
 toml::table parse_toml_file(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) throw InputError({path}, "is a directory, not a file");
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  if (!error && size > file_bytes_max)
-    throw InputError({path}, fmt::format("has {} MiB; files of more than {} MiB are not read", size >> 20,
-                                         file_bytes_max >> 20));
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError({path}, fmt::format("cannot be read: {}", std::strerror(errno)));
-  std::ostringstream text;
-  text << file.rdbuf();
-  return parse_toml_text(text.str(), path);
+  return parse_toml_text(read_text_file(path, file_mib_max), path);
 }
 
 std::optional<Bytes> parse_bytes(std::string_view text) {
