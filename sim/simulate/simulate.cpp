@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sim/program/count.h"
+#include "sim/simulate/accumulation.h"
 #include "sim/simulate/executor.h"
 #include "sim/simulate/job.h"
 
@@ -64,9 +65,7 @@ MemoryTimeline memory_of(RankClassId rank, const Program& program, const Cluster
   return {job.ranks[rank].rank, run.ranks()[rank].memory_rows};
 }
 
-}  // namespace
-
-Result simulate(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
+Result replay(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
   const Job job = place(program, cluster, options.fold);
   Executor run(program, cluster, job, options.timeline);
   run.run();
@@ -77,7 +76,6 @@ Result simulate(const Program& program, const Cluster& cluster, const SimulateOp
   describe_step(result, program, job, run);
   describe_memory(result, cluster, job, run);
   if (options.memory != nullptr) *options.memory = memory_of(fullest_of(run), program, cluster, job);
-  result.executed = count(program, Section::steady).executed;
   result.engine = {.events = run.events(),
                    .allocator_calls = 0,
                    .solves = run.solves(),
@@ -85,6 +83,18 @@ Result simulate(const Program& program, const Cluster& cluster, const SimulateOp
                    .rank_classes = static_cast<std::int64_t>(job.ranks.size())};
   for (const RankState& rank : run.ranks()) result.engine.allocator_calls += rank.allocator.stats().calls;
   return result;
+}
+
+}  // namespace
+
+Result simulate(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
+  std::optional<Result> result;
+  if (options.timeline == nullptr && options.memory == nullptr)
+    result = extrapolate_accumulation(
+        program, [&](const Program& shorter) { return replay(shorter, cluster, options); });
+  if (!result) result = replay(program, cluster, options);
+  result->executed = count(program, Section::steady).executed;
+  return std::move(*result);
 }
 
 }  // namespace shardsim
