@@ -13,12 +13,13 @@ enum class HostWork : std::uint8_t {
   unit_hook,           // FSDP's Python around one unit in one direction
   bucket_hook,         // DDP's reducer around one bucket
   collective_enqueue,  // one NCCL call
+  training_loop,       // between two steps: next batch, schedules, callbacks, the log
 };
-inline constexpr int host_works = 6;
+inline constexpr int host_works = 7;
 
 constexpr std::string_view name(HostWork work) {
-  constexpr std::string_view names[] = {"forward_op", "backward_op", "optimizer_op",
-                                        "unit_hook",  "bucket_hook", "collective_enqueue"};
+  constexpr std::string_view names[] = {"forward_op",  "backward_op",        "optimizer_op", "unit_hook",
+                                        "bucket_hook", "collective_enqueue", "training_loop"};
   return names[static_cast<int>(work)];
 }
 

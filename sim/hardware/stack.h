@@ -57,7 +57,12 @@ struct Stack {
   bool collectives_record_streams{};     // c10d marks tensors as used by the NCCL stream (PyTorch <= 2.1)
   std::vector<AttentionKind> attention;  // implementations the stack has, best first
   std::string optimizer_impl;            // the default
-  bool limit_all_gathers{};              // the default
+  std::string mixed_precision;           // the default of data parallelism: autocast or o2
+  bool no_sync{};                        // the default under accumulation
+  int train_metrics{};                   // the default
+  // Rate of the libraries' matrix products over that of the GPU file, which knows the libraries of 2024.
+  std::array<double, architectures> gemm_efficiency{};
+  bool limit_all_gathers{};  // the default
   Nccl nccl;
 
   Time cost(HostWork work) const { return host[static_cast<std::size_t>(work)]; }

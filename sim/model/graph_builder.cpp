@@ -10,6 +10,18 @@ namespace {
 
 Kernel moves(Bytes traffic) { return MemoryBound{traffic}; }
 
+// A row that a block can hold is read once; a longer one, of a vocabulary, again for the sum and for the
+// result, of which the second time comes from the L2 cache. aten/src/ATen/native/cuda/SoftMax.cu,
+// cunn_SoftMaxForward and cunn_SoftMaxBackward. The share of the cache is an engineering estimate.
+constexpr Bytes softmax_row_max{48 << 10};
+
+Kernel log_softmax_forward(Bytes logits, std::int64_t rows) {
+  return moves(logits * (logits > softmax_row_max * rows ? 3 : 2));
+}
+Kernel log_softmax_backward(Bytes logits, std::int64_t rows) {
+  return moves(logits * (logits > softmax_row_max * rows ? 4 : 3));
+}
+
 }  // namespace
 
 GraphBuilder::GraphBuilder(const Workload& workload) : workload_(workload) {
@@ -523,6 +535,7 @@ void GraphBuilder::loss(ValueId logits, ValueId labels, bool upcast) {
 
 ValueId GraphBuilder::cross_entropy(ValueId logits, ValueId labels, bool upcast) {
   const ValueId head = logits;
+  add_metrics(head, labels);
   if (workload_.fused_loss) {
     if (workload_.held_logits != HeldLogits::none)
       graph_.values[graph_.values[head].storage].held_by_user = true;
@@ -536,9 +549,26 @@ ValueId GraphBuilder::cross_entropy(ValueId logits, ValueId labels, bool upcast)
   return mean_loss(logits, labels);
 }
 
+// In fp32, without autograd.
+void GraphBuilder::add_metrics(ValueId logits, ValueId labels) {
+  const Bytes fp32 = storage(graph_.values[logits].elements, DType::fp32);
+  for (std::int64_t i = 0; i < workload_.train_metrics; ++i)
+    graph_.metrics.push_back(
+        {{{"metric's fp32 logits", moves(bytes(logits) + fp32), fp32},
+          {"metric's log softmax", log_softmax_forward(fp32, rows_of(labels)), fp32}}});
+}
+
 ValueId GraphBuilder::mean_loss(ValueId logits, ValueId labels) {
+  const Bytes size = bytes(logits);
   const ValueId log_probabilities =
-      pointwise("log softmax", "log-probabilities", graph_.values[logits].dtype, {{logits}}, true);
+      value("log-probabilities", graph_.values[logits].elements, graph_.values[logits].dtype, true);
+  append({.name = "log softmax",
+          .inputs = {logits},
+          .gradients = {Gradient::fresh},
+          .outputs = {log_probabilities},
+          .saved = {log_probabilities},
+          .forward = {log_softmax_forward(size, rows_of(labels))},
+          .backward = {log_softmax_backward(size, rows_of(labels))}});
   const ValueId mean = value("loss", 1, graph_.values[logits].dtype, true);
   append({.name = "negative log-likelihood",
           .inputs = {log_probabilities, labels},

@@ -123,7 +123,9 @@ class GraphBuilder {
                     std::initializer_list<In> inputs, bool save_result = false);
   ValueId cast_weight(ParameterId weight, std::int64_t elements);
   void multiply_in_fp8(Op& linear, std::int64_t rows, std::int64_t in, std::int64_t out) const;
+  void add_metrics(ValueId logits, ValueId labels);
   Bytes bytes(ValueId v) const { return bytes_of(graph_, v); }
+  std::int64_t rows_of(ValueId labels) const { return graph_.values[labels].elements; }
   bool needs_grad(ValueId v) const { return graph_.values[v].needs_grad; }
 
   Workload workload_;

@@ -79,13 +79,24 @@ struct Segment {
   OpId first, last;  // [first, last)
 };
 
+// What the training loop computes from the logits once the gradients of a micro-batch are made, to log it.
+struct Metric {
+  struct Pass {
+    std::string_view name;  // a literal
+    Kernel kernel;
+    Bytes result;  // kept until the metric is done
+  };
+  std::vector<Pass> passes;
+};
+
 struct OpGraph {
   IdVector<ValueId, Value> values;
   IdVector<ParameterId, Parameter> parameters;  // in registration order
   IdVector<OpId, Op> ops;
   IdVector<ModuleId, Module> modules;  // modules[0] is the root
   std::vector<Segment> segments;       // in forward order
-  DType parameter_dtype{};             // as the operations see the parameters
+  std::vector<Metric> metrics;
+  DType parameter_dtype{};  // as the operations see the parameters
   ValueId loss;
 };
 

@@ -40,6 +40,8 @@ struct Workload {
   std::int64_t loss_chunks = 1;  // more than 1: head and loss as one operation, so many tokens at a time
   bool fused_loss = false;       // log-softmax and loss as one kernel that keeps the logits as they are
   HeldLogits held_logits = HeldLogits::head;
+  std::int64_t train_metrics =
+      0;  // cross-entropies that the training loop computes for its log, per micro-batch
   AttentionKind attention = AttentionKind::unfused;
   Numerics numerics;
 };

@@ -248,8 +248,26 @@ Gpu read_gpu(const std::string& path) {
   return gpu;
 }
 
+namespace {
+
+// A stack file may say only in what it differs from another one beside it.
+toml::table read_stack_table(const std::string& path, int depth = 0) {
+  toml::table document = parse_toml_file(path);
+  const toml::node* base = document.get("based_on");
+  if (base == nullptr) return document;
+  const Place place = place_of(*base, path);
+  if (!base->is_string()) throw InputError(place, "\"based_on\" is the name of a stack");
+  constexpr int depth_max = 8;
+  if (depth == depth_max) throw InputError(place, "stacks are based on each other in a circle");
+  const fs::path other = fs::path(path).parent_path() / (base->as_string()->get() + ".toml");
+  document.erase("based_on");
+  return merged(read_stack_table(other.string(), depth + 1), std::move(document));
+}
+
+}  // namespace
+
 Stack read_stack(const std::string& path) {
-  const toml::table document = parse_toml_file(path);
+  const toml::table document = read_stack_table(path);
   TableReader table(document, path, "a stack file");
   Stack stack;
   stack.name = table.text("name");
@@ -285,6 +303,13 @@ Stack read_stack(const std::string& path) {
   }
   stack.optimizer_impl = framework.choice("optimizer_impl", {"for-loop", "foreach", "fused"});
   stack.limit_all_gathers = framework.flag("limit_all_gathers");
+  stack.mixed_precision = framework.choice("mixed_precision", {"autocast", "o2"});
+  stack.no_sync = framework.flag("no_sync");
+  stack.train_metrics = static_cast<int>(framework.integer("train_metrics", 0, 100));
+  TableReader efficiency = framework.table("gemm_efficiency");
+  for (const Architecture a : all_architectures)
+    stack.gemm_efficiency[static_cast<std::size_t>(a)] = share(efficiency, name(a));
+  efficiency.finish();
   framework.finish();
 
   stack.nccl = read_nccl(table.table("nccl"), path);

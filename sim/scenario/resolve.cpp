@@ -10,6 +10,7 @@ Scenario Resolver::run() {
   read_cluster();
   read_workload();
   read_batch();
+  read_stack();
   read_precision();
   read_attention();
   read_training();

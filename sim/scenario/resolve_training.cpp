@@ -116,6 +116,34 @@ std::int64_t Resolver::divide(std::int64_t global, std::int64_t by, const std::s
   return global / unit;
 }
 
+// What a scenario says of itself often tells which software ran it.
+std::pair<std::string, std::string> Resolver::usual_stack() const {
+  const auto says = [&](const std::string& key, const Scalar& value) {
+    const Setting* setting = settings_.find(key);
+    return setting != nullptr && setting->value == value;
+  };
+  const auto is = [&](const std::string& key, const char* value) { return says(key, std::string(value)); };
+  if (is("training.optimizer", "lamb") && is("training.optimizer_impl", "fused"))
+    return {"apex-2020", "FusedLAMB comes with NVIDIA's apex"};
+  for (const char* zero : {"zero1", "zero2", "zero3", "mics"})
+    if (is("strategy.kind", zero)) return {"deepspeed", "ZeRO is DeepSpeed's"};
+  if (is("strategy.kind", "megatron-dp")) return {"megatron", "the strategy is Megatron-LM's"};
+  const bool fsdp = is("strategy.kind", "fsdp");
+  const bool flash = is("training.attention", "flash") || is("training.attention", "flash2");
+  if (fsdp && flash && is("training.optimizer", "adamw") && is("training.optimizer_impl", "for-loop"))
+    return {"composer-2023",
+            "FSDP with an optimizer of its own in Python: DecoupledAdamW of MosaicML's Composer"};
+  return {"eager-2023", "eager PyTorch of the GPU's generation"};
+}
+
+void Resolver::read_stack() {
+  const auto [usual, reason] = usual_stack();
+  const std::string stack = text("training.stack", usual, reason);
+  s_.stack =
+      shardsim::read_stack(library_.find("topologies/stacks", stack, settings_.place("training.stack")));
+  s_.gpu.training_context *= s_.stack.gemm_efficiency[static_cast<std::size_t>(s_.gpu.architecture)];
+}
+
 bool Resolver::has(DType t) const { return s_.gpu.profile(t).has_value(); }
 
 void Resolver::read_precision() {
@@ -161,17 +189,25 @@ void Resolver::read_precision() {
          fmt::format("\"{}\" keeps 16-bit parameters and an fp32 copy; nobody casts", kind));
   if (mixed && pytorch) {
     const bool shards = fsdp && s_.gpus > 1;
-    const std::string caster = text("training.mixed_precision", shards ? "fsdp" : "autocast",
+    const bool o2 = kind == "ddp" && s_.stack.mixed_precision == "o2";
+    const std::string caster = text("training.mixed_precision",
+                                    shards ? "fsdp"
+                                    : o2   ? "o2"
+                                           : "autocast",
                                     shards ? "FSDP's usual"
                                     : fsdp ? "one GPU has no shards to cast"
+                                    : o2   ? fmt::format("amp's usual in stack {}", s_.stack.name)
                                            : "DDP's usual");
+    if (caster == "o2" && kind != "ddp")
+      fail("training.mixed_precision", "apex amp trains with strategy.kind = \"ddp\"");
+    s_.training.master_copies = caster == "o2";
     if (caster == "fsdp" && !shards)
       fail("training.mixed_precision", fsdp ? "MixedPrecision on shards needs several GPUs"
                                             : "MixedPrecision on shards needs strategy.kind = \"fsdp\"");
     n.autocast = caster == "autocast";
   }
   n.parameter = n.autocast ? DType::fp32 : p.compute;
-  s_.training.stored = p.pure ? p.compute : DType::fp32;
+  s_.training.stored = p.pure || s_.training.master_copies ? p.compute : DType::fp32;
   const std::string reduce =
       kind == "megatron-dp"
           ? text("training.reduce_precision", "fp32", "Megatron's gradient buffer")
@@ -208,8 +244,6 @@ void Resolver::read_attention() {
                          s_.model.head_dim);
     return std::string();
   };
-  const std::string stack = text("training.stack", "eager-2023", "eager PyTorch of the GPU's generation");
-  s_.stack = read_stack(library_.find("topologies/stacks", stack, settings_.place("training.stack")));
   AttentionKind best = AttentionKind::unfused;
   for (auto kind = s_.stack.attention.rbegin(); kind != s_.stack.attention.rend(); ++kind)
     if (legal(*kind).empty()) best = *kind;
@@ -227,14 +261,21 @@ constexpr OptimizerImpl all_implementations[] = {OptimizerImpl::fused, Optimizer
 
 void Resolver::read_training() {
   Training& t = s_.training;
+  const std::string kind = std::get<std::string>(settings_.find("strategy.kind")->value);
   t.optimizer = parse(text("training.optimizer", "adamw", "the usual"), all_optimizers);
+  if (t.master_copies &&
+      (t.optimizer == OptimizerKind::adafactor || t.optimizer == OptimizerKind::adamw_8bit))
+    fail("training.optimizer",
+         fmt::format("apex amp's fp32 copies are not trained by {}", name(t.optimizer)));
   t.optimizer_impl = optimizer_impl();
   read_checkpointing();
   t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
   t.sync_each_step = flag("training.sync_each_step", true, "the loss is printed");
   read_loss();
   flag("training.compile", false, "PyTorch's");
-  t.no_sync = flag("training.no_sync", false, "PyTorch's");
+  const bool no_sync = s_.stack.no_sync && kind == "ddp" && t.micro_batches > 1;
+  t.no_sync = flag("training.no_sync", no_sync,
+                   no_sync ? fmt::format("usual in stack {}", s_.stack.name) : "PyTorch's");
   if (t.no_sync && t.micro_batches == 1)
     fail("training.no_sync", "no_sync needs several micro-steps; grad_accum is 1");
 }
@@ -251,6 +292,10 @@ void Resolver::read_loss() {
   if (chunks && w.fused_loss) fail("training.loss", "a loss in chunks is not the fused one");
   if (chunks && given("training.held_logits"))
     fail("training.held_logits", "a loss in chunks keeps no logits");
+  w.train_metrics =
+      integer("training.train_metrics", chunks ? 0 : s_.stack.train_metrics,
+              chunks ? "the loss in chunks keeps no logits" : fmt::format("stack {}", s_.stack.name));
+  if (chunks && w.train_metrics > 0) fail("training.train_metrics", "a loss in chunks keeps no logits");
   w.held_logits = parse(text("training.held_logits", chunks ? "none" : "head",
                              chunks ? "the loss in chunks keeps none" : "the model's output"),
                         {HeldLogits::head, HeldLogits::fp32, HeldLogits::both, HeldLogits::none});

@@ -88,6 +88,8 @@ class Resolver {
   std::int64_t divide(std::int64_t global, std::int64_t by, const std::string& global_key,
                       const std::string& missing) const;
   bool has(DType t) const;
+  void read_stack();
+  std::pair<std::string, std::string> usual_stack() const;  // and why
   void read_precision();
   void read_attention();
   void read_training();

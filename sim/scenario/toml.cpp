@@ -25,11 +25,27 @@ std::string_view type_name(const toml::node& node) {
   }
 }
 
+void replace(toml::table& base, toml::table&& over) {
+  for (auto&& [key, value] : over) {
+    toml::table* below = base[key.str()].as_table();
+    if (below != nullptr && value.is_table())
+      replace(*below, std::move(*value.as_table()));
+    else
+      value.visit([&, &name = key](auto& node) { base.insert_or_assign(name, std::move(node)); });
+  }
+}
+
 }  // namespace
 
+toml::table merged(toml::table base, toml::table over) {
+  replace(base, std::move(over));
+  return base;
+}
+
 Place place_of(const toml::node& node, const std::string& file) {
-  const auto& at = node.source().begin;
-  return {file, static_cast<int>(at.line), static_cast<int>(at.column)};
+  const auto& source = node.source();  // of merged tables from either file
+  return {source.path ? *source.path : file, static_cast<int>(source.begin.line),
+          static_cast<int>(source.begin.column)};
 }
 
 Place place_of(const toml::key& key, const std::string& file) {

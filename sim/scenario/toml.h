@@ -21,6 +21,9 @@ namespace shardsim {
 toml::table parse_toml_file(const std::string& path);
 toml::table parse_toml_text(std::string_view text, const std::string& name);
 
+// What `over` says replaces what `base` says, table by table; values keep their places.
+toml::table merged(toml::table base, toml::table over);
+
 Place place_of(const toml::node& node, const std::string& file);
 Place place_of(const toml::key& key, const std::string& file);
 

@@ -47,6 +47,9 @@ struct Training {
   bool activation_offload = false;    // what blocks keep for backward waits in host memory
   DType stored = DType::fp32;  // of parameters between steps, and so of their gradients and optimizer state
   DType reduce = DType::fp32;  // of gradients on the wire
+  // Parameters and gradients in 16 bits (`stored`), an fp32 copy of each in the optimizer: apex amp, level
+  // O2.
+  bool master_copies = false;
   bool gradient_clipping = true;
   bool loss_scaling = false;   // GradScaler of fp16
   bool no_sync = false;        // gradients are reduced in the last micro-batch only

@@ -18,6 +18,17 @@ StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, 
 
 Autograd StepWriter::make_autograd() { return Autograd(graph, program, training); }
 
+Trained StepWriter::trained(const std::string& name, std::int64_t rows, std::int64_t columns) {
+  if (!training.master_copies) return optimizer.trained(name, rows, columns, training.stored);
+  Trained master = optimizer.trained(name + " master", rows, columns, DType::fp32, Category::optimizer_state);
+  master.gradient =
+      program.tensor(name + " master gradient", storage(rows * columns, DType::fp32), Category::gradients);
+  masters_.push_back(std::move(master));
+  return {.elements = rows * columns,
+          .dtype = training.stored,
+          .parameter = program.tensor(name, storage(rows * columns, training.stored), Category::parameters)};
+}
+
 std::vector<Repeat> StepWriter::micro_batches(bool last_apart, const Pass& forward, const Pass& backward) {
   const auto write = [&](MicroBatch micro) {
     const BodyId body = program.begin_body();
@@ -63,6 +74,10 @@ void StepWriter::begin_init(std::span<const Trained> parameters) {
       program.alloc(program.tensor(fmt::format("cuBLAS workspace, {}", thread), framework.cublas_workspace,
                                    Category::temporaries));
   for (const Trained& t : parameters) program.alloc(t.parameter);
+  for (const Trained& master : masters_) {
+    program.alloc(master.parameter);
+    program.alloc(master.gradient);
+  }
 }
 
 void StepWriter::pass(std::string_view label, std::int64_t elements, std::int64_t bytes_per_element,
@@ -76,9 +91,13 @@ BodyId StepWriter::optimizer_body(std::span<const Trained> tensors, bool first,
   program.begin_mark("optimizer");
   std::int64_t elements = 0;
   for (const Trained& t : tensors) elements += t.elements;
-  unscale_and_clip(elements, training.stored, tensors.size(), norm_group);
-  if (first) optimizer.create_state(tensors);
-  optimizer.update(tensors);
+  if (training.master_copies) {
+    update_masters(tensors, first);
+  } else {
+    unscale_and_clip(elements, training.stored, tensors.size(), norm_group);
+    if (first) optimizer.create_state(tensors);
+    optimizer.update(tensors);
+  }
   for (const Trained& t : tensors)  // zero_grad(set_to_none=True)
     if (t.gradient != no_tensor) program.free(t.gradient);
   end_step();
@@ -86,8 +105,27 @@ BodyId StepWriter::optimizer_body(std::span<const Trained> tensors, bool first,
   return body;
 }
 
+// apex/amp/_process_optimizer.py: gradients are unscaled into those of the fp32 copies, which are there for
+// good; the updated copies are written back.
+void StepWriter::update_masters(std::span<const Trained> tensors, bool first) {
+  require(tensors.size() == masters_.size(), "every parameter has a master copy");
+  std::int64_t elements = 0;
+  for (const Trained& t : tensors) elements += t.elements;
+  const std::int64_t both = bytes_per_element(DType::fp32) + bytes_per_element(training.stored);
+  pass("unscale to master gradients", elements, both, HostWork::optimizer_op);
+  if (training.loss_scaling) wait_for_scalar("found infinity");
+  if (training.gradient_clipping) {
+    pass("gradient norms", elements, bytes_per_element(DType::fp32), HostWork::optimizer_op);
+    pass("clip gradients", elements, 2 * bytes_per_element(DType::fp32), HostWork::optimizer_op);
+  }
+  if (first) optimizer.create_state(masters_);
+  optimizer.update(masters_);
+  pass("write parameters", elements, both, HostWork::optimizer_op);
+}
+
 void StepWriter::end_step() {
   if (training.sync_each_step) wait_for_scalar("loss");
+  program.host(HostWork::training_loop);
 }
 
 // GradScaler.unscale_ with the check for infinities that step() reads on the host; clip_grad_norm_ with norms

@@ -36,9 +36,7 @@ class StepWriter {
   Autograd make_autograd();
 
   // A parameter as the framework stores it, of [rows, columns].
-  Trained trained(const std::string& name, std::int64_t rows, std::int64_t columns = 1) const {
-    return optimizer.trained(name, rows, columns, training.stored);
-  }
+  Trained trained(const std::string& name, std::int64_t rows, std::int64_t columns = 1);
 
   // The micro-batches of a step, in order, each kind written once. `last_apart`: only the last of them
   // reduces.
@@ -81,6 +79,9 @@ class StepWriter {
   Program finish() &&;
 
  private:
+  void update_masters(std::span<const Trained> tensors, bool first);
+
+  std::vector<Trained> masters_;  // of `training.master_copies`, as many as there are parameters
 };
 
 }  // namespace shardsim
