@@ -20,7 +20,8 @@ struct Gemm {
 
 // Pointwise operations, reductions, normalisations, copies, optimizer passes: bound by the bytes they move.
 struct MemoryBound {
-  Bytes traffic;  // read + written
+  Bytes traffic;        // read + written
+  bool narrow = false;  // in elements of 16 bits: fewer bytes under way per thread
   friend auto operator<=>(const MemoryBound&, const MemoryBound&) = default;
 };
 

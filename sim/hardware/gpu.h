@@ -30,6 +30,8 @@ struct GemmProfile {
   std::array<double, 5> tile_efficiency{};
   Time prologue;               // per tile: fill of the pipeline, write of the result
   double memory_efficiency{};  // share of peak bandwidth that operands and results stream at
+  // Rate in a training step over that in a benchmark loop: cold L2, mixed layouts, gaps.
+  double training_context{};
 };
 
 // Fused attention reaches rate_max * s / (s + half_sequence), s = keys: short sequences do not fill the SMs.
@@ -59,8 +61,7 @@ struct Gpu {
   Bandwidth memory_bandwidth;
   double memory_efficiency{};     // share that streaming kernels reach
   Time gemm_fixed, memory_fixed;  // start and end of a kernel, on the GPU
-  // Rate of a kernel in a training step over its rate in a benchmark loop: cold L2, mixed layouts, gaps.
-  double training_context{};
+  double narrow_efficiency = 1;   // of that, on 16-bit elements: the software stack's kernels
   int nvlinks{};
   Bandwidth nvlink;                                // one link, one direction, wire rate
   double nvlink_efficiency{};                      // payload that NCCL's rings reach over the wire rate

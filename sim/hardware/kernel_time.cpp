@@ -65,10 +65,11 @@ struct Seconds {
     for (const Tile& tile : tiles)
       for (const int split : splits) best = std::min(best, gemm_seconds(gpu, *profile, g, tile, split, sms));
     const double sustained = executed_flop(g).count / profile->sustained.count;
-    return std::max(seconds(gpu.gemm_fixed) + best, sustained) / gpu.training_context;
+    return std::max(seconds(gpu.gemm_fixed) + best, sustained) / profile->training_context;
   }
   double operator()(const MemoryBound& k) const {
-    const double usable = static_cast<double>(gpu.memory_bandwidth.count) * gpu.memory_efficiency;
+    const double usable = static_cast<double>(gpu.memory_bandwidth.count) * gpu.memory_efficiency *
+                          (k.narrow ? gpu.narrow_efficiency : 1.0);
     return seconds(gpu.memory_fixed) + static_cast<double>(k.traffic.count) / usable;
   }
   double operator()(const FusedAttention& a) const {

@@ -62,6 +62,8 @@ struct Stack {
   int train_metrics{};                   // the default
   // Rate of the libraries' matrix products over that of the GPU file, which knows the libraries of 2024.
   std::array<double, architectures> gemm_efficiency{};
+  double
+      narrow_efficiency{};   // share of the usable memory bandwidth that its kernels reach on 16-bit elements
   bool limit_all_gathers{};  // the default
   Nccl nccl;
 

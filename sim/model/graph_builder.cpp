@@ -55,9 +55,25 @@ ValueId GraphBuilder::value(std::string_view name, std::int64_t elements, DType 
   return graph_.values.add({name, elements, dtype, id, needs_grad, graph_.ops.next_id()});
 }
 
+// All that it reads and writes, statistics and indices aside.
+bool GraphBuilder::in_16_bits(const Op& op) const {
+  std::int64_t largest = 0, widest = 0;
+  for (const auto* values : {&op.inputs, &op.outputs})
+    for (const ValueId v : *values) largest = std::max(largest, graph_.values[v].elements);
+  for (const auto* values : {&op.inputs, &op.outputs})
+    for (const ValueId v : *values)
+      if (graph_.values[v].elements * 8 > largest && graph_.values[v].dtype != DType::int64)
+        widest = std::max(widest, bytes_per_element(graph_.values[v].dtype));
+  return widest == 2;
+}
+
 Op& GraphBuilder::append(Op op) {
   op.module = module_;
   op.attention_core = core_;
+  if (in_16_bits(op))
+    for (auto* kernels : {&op.forward, &op.backward})
+      for (Kernel& kernel : *kernels)
+        if (auto* pass = std::get_if<MemoryBound>(&kernel)) pass->narrow = true;
   const OpId id = graph_.ops.next_id();
   for (const ValueId v : op.inputs) graph_.values[graph_.values[v].storage].last_use = id;
   for (const ValueId v : op.outputs) graph_.values[graph_.values[v].storage].last_use = id;
@@ -553,9 +569,9 @@ ValueId GraphBuilder::cross_entropy(ValueId logits, ValueId labels, bool upcast)
 void GraphBuilder::add_metrics(ValueId logits, ValueId labels) {
   const Bytes fp32 = storage(graph_.values[logits].elements, DType::fp32);
   for (std::int64_t i = 0; i < workload_.train_metrics; ++i)
-    graph_.metrics.push_back(
-        {{{"metric's fp32 logits", moves(bytes(logits) + fp32), fp32},
-          {"metric's log softmax", log_softmax_forward(fp32, rows_of(labels)), fp32}}});
+    graph_.metrics.insert(graph_.metrics.end(),
+                          {{"metric's fp32 logits", moves(bytes(logits) + fp32)},
+                           {"metric's log softmax", log_softmax_forward(fp32, rows_of(labels))}});
 }
 
 ValueId GraphBuilder::mean_loss(ValueId logits, ValueId labels) {

@@ -119,6 +119,7 @@ class GraphBuilder {
   };
   ValueId value(std::string_view name, std::int64_t elements, DType dtype, bool needs_grad);
   Op& append(Op op);
+  bool in_16_bits(const Op& op) const;
   ValueId pointwise(std::string_view name, std::string_view result, DType dtype,
                     std::initializer_list<In> inputs, bool save_result = false);
   ValueId cast_weight(ParameterId weight, std::int64_t elements);

@@ -79,14 +79,11 @@ struct Segment {
   OpId first, last;  // [first, last)
 };
 
-// What the training loop computes from the logits once the gradients of a micro-batch are made, to log it.
-struct Metric {
-  struct Pass {
-    std::string_view name;  // a literal
-    Kernel kernel;
-    Bytes result;  // kept until the metric is done
-  };
-  std::vector<Pass> passes;
+// A pass of what the training loop computes from the logits once the gradients of a micro-batch are made, to
+// log it. Leaves out its temporaries: by then the activations are gone.
+struct MetricPass {
+  std::string_view name;  // a literal
+  Kernel kernel;
 };
 
 struct OpGraph {
@@ -95,7 +92,7 @@ struct OpGraph {
   IdVector<OpId, Op> ops;
   IdVector<ModuleId, Module> modules;  // modules[0] is the root
   std::vector<Segment> segments;       // in forward order
-  std::vector<Metric> metrics;
+  std::vector<MetricPass> metrics;
   DType parameter_dtype{};  // as the operations see the parameters
   ValueId loss;
 };

@@ -18,7 +18,9 @@ struct KernelText {
     return fmt::format("gemm {}{}x{}x{} {}", g.batch > 1 ? fmt::format("{}x ", g.batch) : "", g.m, g.n, g.k,
                        name(g.dtype));
   }
-  std::string operator()(const MemoryBound& m) const { return fmt::format("memory {}", text(m.traffic)); }
+  std::string operator()(const MemoryBound& m) const {
+    return fmt::format("memory {}{}", text(m.traffic), m.narrow ? " of 16-bit elements" : "");
+  }
   std::string operator()(const FusedAttention& a) const {
     return fmt::format("{} {} {}x {}x{}x{}{}", name(a.kind), a.backward ? "backward" : "forward", a.heads,
                        a.queries, a.keys, a.head_dim, a.causal ? " causal" : "");

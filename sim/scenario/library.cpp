@@ -45,7 +45,7 @@ double share(TableReader& table, std::string_view key) {
   return value;
 }
 
-GemmProfile read_gemm(TableReader table) {
+GemmProfile read_gemm(TableReader table, double training_context) {
   GemmProfile profile;
   profile.peak = tflops(table, "peak_tflops");
   profile.sustained = tflops(table, "sustained_tflops");
@@ -57,6 +57,8 @@ GemmProfile read_gemm(TableReader table) {
   }
   profile.prologue = us(table, "prologue_us");
   profile.memory_efficiency = share(table, "memory_efficiency");
+  profile.training_context =
+      table.has("training_context") ? share(table, "training_context") : training_context;
   table.finish();
   return profile;
 }
@@ -233,14 +235,15 @@ Gpu read_gpu(const std::string& path) {
   gpu.memory_efficiency = share(table, "memory_efficiency");
   gpu.memory_fixed = us(table, "memory_kernel_fixed_us");
   gpu.gemm_fixed = us(table, "gemm_kernel_fixed_us");
-  gpu.training_context = share(table, "training_context");
+  const double training_context = share(table, "training_context");
   gpu.nvlinks = static_cast<int>(table.integer("nvlinks", 0, 1000));
   gpu.nvlink = gb_per_s(table, "nvlink_gb_per_s");
   gpu.nvlink_efficiency = share(table, "nvlink_efficiency");
   gpu.pcie = gb_per_s(table, "pcie_gb_per_s");
   TableReader gemm = table.table("gemm");
   for (const DType t : {DType::fp32, DType::tf32, DType::fp16, DType::bf16, DType::fp8})
-    if (gemm.has(name(t))) gpu.gemm[static_cast<std::size_t>(t)] = read_gemm(gemm.table(name(t)));
+    if (gemm.has(name(t)))
+      gpu.gemm[static_cast<std::size_t>(t)] = read_gemm(gemm.table(name(t)), training_context);
   gemm.finish();
   for (const TableReader& a : table.tables("attention")) gpu.attention.push_back(read_attention(a));
   gpu.interference = read_interference(table.table("interference"));
@@ -306,6 +309,7 @@ Stack read_stack(const std::string& path) {
   stack.mixed_precision = framework.choice("mixed_precision", {"autocast", "o2"});
   stack.no_sync = framework.flag("no_sync");
   stack.train_metrics = static_cast<int>(framework.integer("train_metrics", 0, 100));
+  stack.narrow_efficiency = share(framework, "narrow_efficiency");
   TableReader efficiency = framework.table("gemm_efficiency");
   for (const Architecture a : all_architectures)
     stack.gemm_efficiency[static_cast<std::size_t>(a)] = share(efficiency, name(a));

@@ -141,7 +141,10 @@ void Resolver::read_stack() {
   const std::string stack = text("training.stack", usual, reason);
   s_.stack =
       shardsim::read_stack(library_.find("topologies/stacks", stack, settings_.place("training.stack")));
-  s_.gpu.training_context *= s_.stack.gemm_efficiency[static_cast<std::size_t>(s_.gpu.architecture)];
+  s_.gpu.narrow_efficiency = s_.stack.narrow_efficiency;
+  for (std::optional<GemmProfile>& profile : s_.gpu.gemm)
+    if (profile)
+      profile->training_context *= s_.stack.gemm_efficiency[static_cast<std::size_t>(s_.gpu.architecture)];
 }
 
 bool Resolver::has(DType t) const { return s_.gpu.profile(t).has_value(); }

@@ -504,21 +504,9 @@ void Autograd::backward(const OnGradient& on_gradient) {
   for (auto s = graph_.segments.rbegin(); s != graph_.segments.rend(); ++s) backward(*s, on_gradient);
 }
 
-void Autograd::compute_metrics() {
-  metric_result_.resize(graph_.metrics.size());
-  for (std::size_t m = 0; m < graph_.metrics.size(); ++m) {
-    const auto& passes = graph_.metrics[m].passes;
-    metric_result_[m].resize(passes.size(), no_tensor);
-    for (std::size_t p = 0; p < passes.size(); ++p) {
-      program_.alloc(once(metric_result_[m][p], passes[p].name, passes[p].result, Category::temporaries));
-      program_.launch(default_stream, passes[p].kernel, HostWork::forward_op, passes[p].name);
-    }
-    for (const TensorId result : metric_result_[m]) program_.free(result);
-  }
-}
-
 void Autograd::end_micro_batch() {
-  compute_metrics();
+  for (const MetricPass& pass : graph_.metrics)
+    program_.launch(default_stream, pass.kernel, HostWork::forward_op, pass.name);
   for (const ValueId v : ids(graph_.values))
     if (graph_.values[v].held_by_user && storage_of(v) == v) drop(v);
   for (const Stored& s : stored_) require(s.references == 0, "a tensor outlives its micro-batch");

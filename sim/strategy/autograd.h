@@ -119,7 +119,6 @@ class Autograd {
   void add(TensorId addend);  // to what is there: one kernel
   TensorId once(TensorId& id, std::string_view name, Bytes bytes, Category category,
                 StreamId stream = default_stream);
-  void compute_metrics();
   void move_out(std::size_t offload);
   void free_moved();  // of the latest move_out, once its copies are done
   void bring_back(std::size_t offload);
@@ -151,7 +150,6 @@ class Autograd {
   };
   IdVector<OpId, OpTensors> op_tensors_;
   TensorId loss_gradient_{-1};
-  std::vector<std::vector<TensorId>> metric_result_;
 
   // State of the micro-batch being written.
   IdVector<ValueId, Stored> stored_;
