@@ -60,6 +60,7 @@ struct Stack {
   std::string mixed_precision;           // the default of data parallelism: autocast or o2
   bool no_sync{};                        // the default under accumulation
   int train_metrics{};                   // the default
+  bool fused_softmax{};                  // of unfused attention: scale, mask and softmax are one kernel
   // Rate of the libraries' matrix products over that of the GPU file, which knows the libraries of 2024.
   std::array<double, architectures> gemm_efficiency{};
   double

@@ -87,10 +87,15 @@ ValueId Layers::unfused_attention(ValueId q, ValueId k, ValueId v, const Attenti
   const std::int64_t heads = shape.batch * shape.heads;
   graph.begin_attention_core();
   ValueId x = graph.batched_product("scores", q, k, heads, shape.queries, shape.keys, shape.head_dim);
-  x = graph.scale("scaled scores", x);
-  if (spec.positions == Positions::alibi) x = graph.add_constant("ALiBi", x);
-  x = style.where ? graph.masked_fill(x, shape.queries * shape.keys) : graph.add_constant("masked scores", x);
-  if (style.fp32_softmax) {
+  const bool one_kernel = graph.workload().fused_softmax && spec.positions != Positions::alibi;
+  if (!one_kernel) {
+    x = graph.scale("scaled scores", x);
+    if (spec.positions == Positions::alibi) x = graph.add_constant("ALiBi", x);
+    x = style.where ? graph.masked_fill(x, shape.queries * shape.keys) : graph.add_constant("masked scores", x);
+  }
+  if (one_kernel) {
+    x = graph.dropout(graph.softmax(x));
+  } else if (style.fp32_softmax) {
     x = graph.dropout(graph.cast(graph.softmax(graph.cast(x, DType::fp32)), graph.compute()));
   } else {
     if (graph.workload().numerics.autocast) x = graph.cast(x, DType::fp32);

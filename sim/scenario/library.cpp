@@ -309,6 +309,7 @@ Stack read_stack(const std::string& path) {
   stack.mixed_precision = framework.choice("mixed_precision", {"autocast", "o2"});
   stack.no_sync = framework.flag("no_sync");
   stack.train_metrics = static_cast<int>(framework.integer("train_metrics", 0, 100));
+  stack.fused_softmax = framework.flag("fused_softmax");
   stack.narrow_efficiency = share(framework, "narrow_efficiency");
   TableReader efficiency = framework.table("gemm_efficiency");
   for (const Architecture a : all_architectures)

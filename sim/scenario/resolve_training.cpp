@@ -123,8 +123,10 @@ std::pair<std::string, std::string> Resolver::usual_stack() const {
     return setting != nullptr && setting->value == value;
   };
   const auto is = [&](const std::string& key, const char* value) { return says(key, std::string(value)); };
-  if (is("training.optimizer", "lamb") && is("training.optimizer_impl", "fused"))
-    return {"apex-2020", "FusedLAMB comes with NVIDIA's apex"};
+  const bool apex = (is("training.optimizer", "lamb") || is("training.optimizer", "adam")) &&
+                    is("training.optimizer_impl", "fused") && is("strategy.kind", "ddp");
+  if (apex && s_.model.family == Family::gpt) return {"megatron", "a GPT with apex's FusedAdam: Megatron-LM"};
+  if (apex) return {"apex-2020", "FusedLAMB and FusedAdam come with NVIDIA's apex"};
   for (const char* zero : {"zero1", "zero2", "zero3", "mics"})
     if (is("strategy.kind", zero)) return {"deepspeed", "ZeRO is DeepSpeed's"};
   if (is("strategy.kind", "megatron-dp")) return {"megatron", "the strategy is Megatron-LM's"};
@@ -254,6 +256,7 @@ void Resolver::read_attention() {
       text("training.attention", std::string(name(best)), "the best legal one"),
       {AttentionKind::unfused, AttentionKind::flash, AttentionKind::flash2, AttentionKind::mem_efficient});
   if (const std::string why = legal(s_.workload.attention); !why.empty()) fail("training.attention", why);
+  s_.workload.fused_softmax = s_.stack.fused_softmax;
 }
 
 constexpr OptimizerKind all_optimizers[] = {

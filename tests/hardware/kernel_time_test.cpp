@@ -28,7 +28,8 @@ constexpr Bandwidth no_bandwidth_limit{std::int64_t{1} << 62};
 
 // The same GPU in a benchmark loop that never meets its power limit: tiles and waves alone.
 Gpu in_benchmark(Gpu gpu) {
-  gpu.training_context = 1;
+  for (auto& p : gpu.gemm)
+    if (p) p->training_context = 1;
   for (auto& gemm : gpu.gemm)
     if (gemm) gemm->sustained = no_limit;
   return gpu;
@@ -82,7 +83,8 @@ Gpu wave_machine() {
   Gpu gpu;
   gpu.sms = 108;
   gpu.memory_bandwidth = no_bandwidth_limit;
-  gpu.training_context = 1;
+  for (auto& p : gpu.gemm)
+    if (p) p->training_context = 1;
   gpu.gemm[static_cast<std::size_t>(DType::bf16)] =
       GemmProfile{.peak = {108e12},
                   .sustained = no_limit,
@@ -170,11 +172,12 @@ TEST_CASE("few rows are bound by the weights: they take the time to read them") 
   const double weights = 2.0 * 16384 * 16384;
   const double reading =
       weights / (gb_per_s(gpu.memory_bandwidth) * 1e9 * gpu.profile(DType::bf16)->memory_efficiency);
+  const double context = gpu.profile(DType::bf16)->training_context;
   for (const std::int64_t rows : {1, 8, 32}) {
     const double time = seconds(kernel_time(gpu, product(rows, 16384, 16384, DType::bf16), 0));
-    CHECK(time * gpu.training_context >= reading);
+    CHECK(time * context >= reading);
     // Inputs and outputs are rows / 8192 of the weights; a kernel starts and ends in 3 us.
-    CHECK(time * gpu.training_context <= reading * (1 + static_cast<double>(rows) / 8192) + 3.01e-6);
+    CHECK(time * context <= reading * (1 + static_cast<double>(rows) / 8192) + 3.01e-6);
   }
 }
 
@@ -311,7 +314,7 @@ void for_all(std::uint64_t fallback_seed, const Law& law) {
 TEST_CASE("no product beats the sustained rate, and none starts and ends in no time") {
   for_all(1, [](const Gpu& gpu, Random& random) {
     const Gemm g = some_product(random, gpu);
-    const double time = seconds(kernel_time(gpu, g, 0)) * gpu.training_context + 1e-12;
+    const double time = seconds(kernel_time(gpu, g, 0)) * gpu.profile(g.dtype)->training_context + 1e-12;
     CHECK(time >= seconds(executed_flop(g) / gpu.profile(g.dtype)->sustained));
     CHECK(time >= seconds(gpu.gemm_fixed));
   });
