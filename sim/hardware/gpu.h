@@ -31,7 +31,7 @@ struct GemmProfile {
   Time prologue;               // per tile: fill of the pipeline, write of the result
   double memory_efficiency{};  // share of peak bandwidth that operands and results stream at
   // Rate in a training step over that in a benchmark loop: cold L2, mixed layouts, gaps.
-  double training_context{};
+  double training_context = 1;
 };
 
 // Fused attention reaches rate_max * s / (s + half_sequence), s = keys: short sequences do not fill the SMs.

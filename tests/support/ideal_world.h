@@ -26,8 +26,6 @@ struct IdealWorld {
     gpu.memory = Bytes{std::int64_t{1} << 40};
     gpu.memory_bandwidth = Bandwidth{1'000'000'000'000};
     gpu.memory_efficiency = 1;
-    for (auto& p : gpu.gemm)
-      if (p) p->training_context = 1;
     gpu.nvlinks = 1;
     gpu.nvlink = Bandwidth{1'000'000'000'000};  // 1 byte per picosecond
     gpu.nvlink_efficiency = 1;
