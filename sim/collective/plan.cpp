@@ -17,7 +17,7 @@ struct Request {
 
   // Passes over the data: an all-reduce is a reduce-scatter and an all-gather.
   int passes() const { return kind == CollectiveKind::all_reduce ? 2 : 1; }
-  Bytes wire() const {
+  Bytes bus() const {
     const Wide numerator = Wide{bytes.count} * passes() * (group.ranks - 1);
     return {static_cast<std::int64_t>((numerator + group.ranks - 1) / group.ranks)};
   }
@@ -62,9 +62,17 @@ double network_efficiency(const Transport& transport, double mib) {
   return mib / (mib + transport.half_rate_mib);
 }
 
-// Thread blocks of 512 threads; small messages use fewer channels. (NCCL enqueue.cc, protocol Simple)
-int sms(const Request& r) {
-  constexpr std::int64_t bytes_per_channel = std::int64_t{512} * 64;
+// A thread block per channel; small messages use fewer. (NCCL enqueue.cc: threads times bytes that make one
+// worth it; a ring in LL wants them per rank)
+int sms(const Request& r, Algorithm algorithm, Protocol p) {
+  std::int64_t bytes_per_channel = 0;
+  switch (p) {
+    case Protocol::simple: bytes_per_channel = 512 * 64; break;
+    case Protocol::ll128: bytes_per_channel = 640 * 8; break;
+    case Protocol::ll:
+      bytes_per_channel = 512 * 8 * (algorithm == Algorithm::ring ? r.group.ranks : 1);
+      break;
+  }
   const std::int64_t worth = (r.bytes.count + bytes_per_channel - 1) / bytes_per_channel;
   return static_cast<int>(std::clamp<std::int64_t>(worth, 1, r.group.channels));
 }
@@ -90,7 +98,12 @@ Time ring_latency(const Request& r, Protocol p) {
 Plan ring(const Request& r, Protocol p) {
   const Nccl& nccl = r.model.nccl;
   const bool spans = r.group.nodes > 1;
-  Plan plan{.algorithm = Algorithm::ring, .protocol = p, .latency = ring_latency(r, p), .wire = r.wire()};
+  Plan plan{.algorithm = Algorithm::ring,
+            .protocol = p,
+            .latency = ring_latency(r, p),
+            .bus = r.bus(),
+            .wire = r.bus(),
+            .channels = r.group.channels};
   switch (p) {
     case Protocol::simple: {
       const double mib = mib_per_step(r);
@@ -109,7 +122,7 @@ Plan ring(const Request& r, Protocol p) {
       break;
   }
   plan.latency += nccl.launch;
-  plan.sms = sms(r);
+  plan.sms = sms(r, Algorithm::ring, p);
   return plan;
 }
 
@@ -126,7 +139,12 @@ Plan tree(const Request& r, Protocol p) {
   const RingFabric& g = r.group;
   const int levels = static_cast<int>(std::floor(std::log2(g.nodes)));
   const bool two = g.nodes == 2;
-  Plan plan{.algorithm = Algorithm::tree, .protocol = p, .wire = r.bytes * 2, .halves_network = two};
+  Plan plan{.algorithm = Algorithm::tree,
+            .protocol = p,
+            .bus = r.bus(),
+            .wire = r.bytes * 2,
+            .channels = two ? 2 * g.channels : g.channels,
+            .load = two ? LinkLoad::node_twice : LinkLoad::even};
   plan.latency =
       nccl.launch + nccl.tree_base[index(p)] +
       (nccl.tree_nvlink[index(p)] * (g.ranks_per_node - 1) + hop(r, nccl.tree_network, p) * levels) * 2;
@@ -143,13 +161,60 @@ Plan tree(const Request& r, Protocol p) {
       break;
     case Protocol::ll: plan.cap = std::min(scaled(rate, 1 / 3.8), r.arch().ll_max_nodes); break;
   }
-  const double size_factor = two && p == Protocol::simple
-                                 ? network_efficiency(r.model.transport, mib_per_step(r))
-                                 : tree_correction(r, p);
+  const double network = network_efficiency(r.model.transport, mib_per_step(r) + nccl.tree_step_floor_mib);
+  const double size_factor = p != Protocol::simple ? tree_correction(r, p)
+                             : two                 ? network
+                                                   : std::min(network, tree_correction(r, p));
   plan.cap = std::max(scaled(plan.cap, size_factor), Bandwidth{1});
-  plan.sms = sms(r);
+  plan.sms = sms(r, Algorithm::tree, p);
   return plan;
 }
+
+// In the first round of chunks the two halves of an NVLS all-reduce follow each other, later they overlap.
+double nvls_filling(const Request& r, const Nvls& n, int ranks) {
+  const double window = static_cast<double>(n.chunk.count) * n.channels * ranks;
+  const double bytes = static_cast<double>(r.bytes.count);
+  return (bytes + window) / (bytes + 2 * window);
+}
+
+// The switches add up and multicast: a GPU sends and receives each byte once, and its share of the result
+// once more.
+Plan nvls(const Request& r, const Nvls& n) {
+  const RingFabric& g = r.group;
+  const double bus_per_link_byte = 2.0 * (g.ranks - 1) / (g.ranks + 1);
+  return {.algorithm = Algorithm::nvls,
+          .protocol = Protocol::simple,
+          .latency = r.model.nccl.launch + n.latency,
+          .bus = r.bus(),
+          .wire = r.bus(),
+          .cap = scaled(*g.node_rate, n.efficiency * bus_per_link_byte * nvls_filling(r, n, g.ranks)),
+          .sms = n.channels,
+          .channels = static_cast<int>(std::lround(g.channels * bus_per_link_byte)),
+          .load = LinkLoad::even};
+}
+
+// NVLS inside nodes, double binary trees between them.
+Plan nvls_tree(const Request& r, const Nvls& n) {
+  const RingFabric& g = r.group;
+  const int levels = static_cast<int>(std::floor(std::log2(g.nodes)));
+  const bool two = g.nodes == 2;
+  const double wire_per_link_byte = 2.0 * g.ranks_per_node / (g.ranks_per_node + 1);
+  const double network = network_efficiency(r.model.transport, mib_per_step(r) + n.tree_step_floor_mib);
+  const Bandwidth rate = bottleneck(g, n.efficiency * wire_per_link_byte, (two ? 2.0 : 1.0) * leaf_factor(r));
+  return {.algorithm = Algorithm::nvls_tree,
+          .protocol = Protocol::simple,
+          .latency = r.model.nccl.launch + n.latency +
+                     (n.network_latency + r.model.transport.hop_latency * 2) * (2 * levels),
+          .bus = r.bus(),
+          .wire = r.bytes * 2,
+          .cap = std::max(scaled(rate, network * nvls_filling(r, n, g.ranks_per_node)), Bandwidth{1}),
+          .sms = n.channels,
+          .channels = 2 * g.channels,
+          .load = two ? LinkLoad::even : LinkLoad::network_twice};
+}
+
+// NCCL prefers rings below five GPUs of a node (measured: stas00/ml-engineering).
+constexpr int nvls_ranks_min = 5;
 
 }  // namespace
 
@@ -165,6 +230,10 @@ std::vector<Plan> candidates(const CollectiveModel& model, const RingFabric& gro
     plans.push_back(ring(request, p));
     if (trees) plans.push_back(tree(request, p));
   }
+  const std::optional<Nvls>& in_switch = request.arch().nvls;
+  if (in_switch && kind == CollectiveKind::all_reduce && group.nvswitch &&
+      group.ranks_per_node >= nvls_ranks_min)
+    plans.push_back(group.nodes == 1 ? nvls(request, *in_switch) : nvls_tree(request, *in_switch));
   return plans;
 }
 

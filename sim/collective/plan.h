@@ -6,7 +6,7 @@
 // choice.
 //   source  the recommended model of NVIDIA/nccl src/graph/tuning.cc with message-size efficiencies fitted to
 //           nccl-tests results (stas00/ml-engineering, Azure/AI-benchmarking-guide)
-//   leaves out  NVLS, CollNet / SHARP, PAT
+//   leaves out  CollNet / SHARP, PAT; the 1/G that NVLS adds to the load of NVLinks under a tree
 #pragma once
 
 #include <string_view>
@@ -18,22 +18,32 @@
 
 namespace shardsim {
 
-enum class Algorithm : std::uint8_t { ring, tree };
-constexpr std::string_view name(Algorithm a) { return a == Algorithm::ring ? "ring" : "tree"; }
+enum class Algorithm : std::uint8_t { ring, tree, nvls, nvls_tree };
+constexpr std::string_view name(Algorithm a) {
+  constexpr std::string_view names[] = {"ring", "tree", "nvls", "nvls_tree"};
+  return names[static_cast<int>(a)];
+}
 constexpr std::string_view name(Protocol p) {
   constexpr std::string_view names[] = {"LL", "LL128", "Simple"};
   return names[static_cast<int>(p)];
 }
 
+// Of a plan's transfer on the links of the group's rings, a multiple of the rings' channels there. A tree
+// over two nodes sends each byte once per direction between them, a ring twice; under NVLS it is the NVLinks
+// that carry each byte once.
+enum class LinkLoad : std::uint8_t { even, node_twice, network_twice };
+inline constexpr int link_loads = 3;
+
 struct Plan {
   Algorithm algorithm{};
   Protocol protocol{};
   Time latency{};
-  Bytes wire{};  // that each rank sends to its neighbour: bus bytes of nccl-tests
-  Bandwidth
-      cap{};    // of the bus bandwidth: bottleneck of the route times message-size and protocol efficiency
-  int sms = 0;  // held on every GPU from start to end
-  bool halves_network = false;  // a tree over two nodes sends each byte once per direction, not twice
+  Bytes bus{};       // what nccl-tests divides by the time: the bytes a ring would send
+  Bytes wire{};      // that each rank sends: a ring's to its neighbour, a tree's up and down
+  Bandwidth cap{};   // of the wire: bottleneck of the route times message-size and protocol efficiency
+  int sms = 0;       // held on every GPU from start to end
+  int channels = 0;  // of the transfer: on a link it uses wire rate * channels there * load / these
+  LinkLoad load{};
 
   Time alone() const { return latency + wire / cap; }
 };

@@ -173,7 +173,7 @@ void lay_node_rings(const Topology& topology, int node, std::span<const int> mem
 
 struct OnNode {
   int node;
-  std::vector<int> gpus, nics;  // nics: on a PCIe switch with one of the GPUs
+  std::vector<int> gpus, nics;  // nics: on a PCIe switch with one of the GPUs, else the nearest to the first
 };
 
 std::vector<OnNode> by_node(const Topology& topology, std::span<const Rank> members) {
@@ -191,7 +191,28 @@ std::vector<OnNode> by_node(const Topology& topology, std::span<const Rank> memb
                       [&](int g) { return std::find(local.begin(), local.end(), g) != local.end(); }))
         on.nics.push_back(nic);
     }
+  for (OnNode& on : nodes)  // fewer NICs than PCIe switches: they are spread over them in order
+    if (on.nics.empty() && shape.nics > 0) on.nics.push_back(on.gpus.front() * shape.nics / shape.gpus);
   return nodes;
+}
+
+// Between a GPU and a NIC on another PCIe switch: over the host, in and out.
+void add_host_crossings(const Topology& topology, int node, int nic, int gpu, int channels, Tally& tally) {
+  const NodeShape& shape = topology.node();
+  const int of_nic = shape.host_up[at(nic * static_cast<int>(shape.host_up.size()) / shape.nics)];
+  const int of_gpu = shape.host_up[at(gpu / topology.spec().node.gpus_per_pcie_switch)];
+  for (const int link : {of_nic, of_gpu + 1, of_gpu, of_nic + 1})
+    tally.add(topology.link(node, link), channels);
+}
+
+// NCCL duplicates the rings of Hopper nodes once more where they are few and fast (search.cc: above 45 GB/s
+// each, fewer than 16 channels).
+int channels_per_network_ring(const Topology& topology, std::size_t rings) {
+  constexpr int hopper_nvlinks = 18, channels_few = 16;
+  const bool again = topology.node().nvlinks >= hopper_nvlinks &&
+                     topology.spec().node.nic > Bandwidth{45'000'000'000} &&
+                     channels_per_ring * static_cast<int>(rings) < channels_few;
+  return again ? 2 * channels_per_ring : channels_per_ring;
 }
 
 // One ring per NIC: in by the NIC, through all GPUs of the group on the node, out by the NIC of the same
@@ -202,7 +223,9 @@ void lay_network_rings(const Topology& topology, const std::vector<OnNode>& node
   std::size_t rings = nodes.front().nics.size();
   for (const OnNode& on : nodes) rings = std::min(rings, on.nics.size());
   require(rings > 0, "a group spans nodes that have no NIC");
-  channels = channels_per_ring * static_cast<int>(rings);
+  const int per_ring = channels_per_network_ring(topology, rings);
+  channels = per_ring * static_cast<int>(rings);
+  const auto beside = [&](int nic) -> const std::vector<int>& { return shape.nic_gpus[at(nic)]; };
   std::vector<LinkId> route;
   for (std::size_t n = 0; n < nodes.size(); ++n) {
     const OnNode& on = nodes[n];
@@ -212,23 +235,25 @@ void lay_network_rings(const Topology& topology, const std::vector<OnNode>& node
       const int nic = on.nics[r];
       std::vector<int> local;  // GPUs of the group beside the NIC: the way in and, with two, the way out
       for (const int g : on.gpus) {
-        const auto& beside = shape.nic_gpus[at(nic)];
-        if (std::find(beside.begin(), beside.end(), g) != beside.end()) local.push_back(g);
+        if (std::find(beside(nic).begin(), beside(nic).end(), g) != beside(nic).end()) local.push_back(g);
       }
-      const int entry = local[r % local.size()];  // NICs of one switch take its GPUs in turn
+      if (local.empty()) local.push_back(on.gpus.front());  // the NIC is across the host
+      const int entry = local[r % local.size()];            // NICs of one switch take its GPUs in turn
       const auto entry_at = std::find(on.gpus.begin(), on.gpus.end(), entry);
       const int before = entry_at == on.gpus.begin() ? on.gpus.back() : *(entry_at - 1);
       const int exit = local.size() > 1 ? local[(r + 1) % local.size()] : before;
-      tally.add_chain(on.node, node_path(shape, on.gpus, entry, exit, free), channels_per_ring);
+      tally.add_chain(on.node, node_path(shape, on.gpus, entry, exit, free), per_ring);
       const int out =
           local.size() > 1 ? exit : entry;  // else the last GPU hands over to the one at the NIC (PXN)
-      if (out != exit) tally.add_hop(on.node, exit, out, channels_per_ring);
+      if (out != exit) tally.add_hop(on.node, exit, out, per_ring);
+      if (std::find(beside(nic).begin(), beside(nic).end(), out) == beside(nic).end())
+        add_host_crossings(topology, on.node, nic, out, per_ring, tally);
       for (const int link : {shape.nic_up[at(nic)], shape.pcie_in[at(entry)], shape.pcie_out[at(out)],
                              shape.nic_down[at(nic)]})
-        tally.add(topology.link(on.node, link), channels_per_ring);
+        tally.add(topology.link(on.node, link), per_ring);
       route.clear();
       topology.route_between(on.node, nic, next.node, next.nics[r], route);
-      for (const LinkId link : route) tally.add(link, channels_per_ring);
+      for (const LinkId link : route) tally.add(link, per_ring);
     }
   }
 }
@@ -260,6 +285,7 @@ RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members) 
   });
   fabric.ranks_per_node = static_cast<int>(fullest->gpus.size());
   fabric.nvlink = topology.spec().node.intra != Intra::pcie;
+  fabric.nvswitch = topology.node().switched;
   fabric.many_leaves = many_leaves(topology, nodes);
   if (fabric.ranks == 1) return fabric;
 

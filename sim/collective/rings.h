@@ -22,6 +22,7 @@ struct RingFabric {
   int ranks_per_node = 1;    // most of the group on one node
   bool many_leaves = false;  // spans several leaf switches
   bool nvlink = false;       // its ranks of one node talk over NVLink
+  bool nvswitch = false;     // through switches that join them all
   int channels = 1;
   std::vector<ChannelsOnLink> links;  // sorted by link
   // Wire rate of the group alone on its links: bytes per second that each rank sends to the next.

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,17 @@ namespace shardsim {
 enum class Protocol : std::uint8_t { ll, ll128, simple };
 using PerProtocol = std::array<Time, 3>;
 
+// All-reduces that NVSwitches add up and multicast (NVLink SHARP): alone on one node, under a tree over
+// several.
+struct Nvls {
+  int channels{};
+  double efficiency{};           // of the rate that rings get out of the same links
+  Bytes chunk;                   // per channel and rank in one round of the pipeline
+  Time latency;                  // once per collective
+  Time network_latency;          // per level of the tree, up or down
+  double tree_step_floor_mib{};  // as Nccl's, of the tree between nodes
+};
+
 // NCCL's tuning constants of one GPU generation. NVIDIA/nccl, src/graph/tuning.cc.
 struct NcclArchitecture {
   Bandwidth ll_max_one_node, ll_max_nodes;  // ceiling of protocol LL
@@ -26,6 +38,7 @@ struct NcclArchitecture {
   Bandwidth tree_channel_ll128;             // in protocol LL128
   double ring_plateau{};  // latency factor of a ring all-reduce between nodes, protocol Simple
   Bytes first_use;        // outside the allocator, once per process
+  std::optional<Nvls> nvls;
 };
 
 struct Nccl {
@@ -38,6 +51,9 @@ struct Nccl {
   std::vector<std::array<double, 2>> nvlink_efficiency;
   // Share of its rate a tree reaches, by protocol and log2(bytes / 64).
   std::array<std::vector<double>, 3> tree_correction;
+  // MiB per channel and step that a tree's shrinking chunks make up for: its NICs never fall to no rate at
+  // all.
+  double tree_step_floor_mib{};
   std::array<NcclArchitecture, architectures> architecture;
   Bytes per_connection;  // outside the allocator, per channel and connection of a communicator
   int connections{};     // per channel: ring and tree

@@ -97,6 +97,18 @@ PerProtocol per_protocol(TableReader& table, std::string_view key) {
   return times;
 }
 
+Nvls read_nvls(TableReader table) {
+  Nvls n;
+  n.channels = static_cast<int>(table.integer("channels", 1, 1024));
+  n.efficiency = share(table, "efficiency");
+  n.chunk = table.bytes("chunk");
+  n.latency = us(table, "latency_us");
+  n.network_latency = us(table, "network_latency_us");
+  n.tree_step_floor_mib = table.number("tree_step_floor_mib", 0, 1e6);
+  table.finish();
+  return n;
+}
+
 NcclArchitecture read_nccl_architecture(TableReader table) {
   NcclArchitecture a;
   a.ll_max_one_node = gb_per_s(table, "ll_max_one_node_gb_per_s");
@@ -106,6 +118,7 @@ NcclArchitecture read_nccl_architecture(TableReader table) {
   a.tree_channel_ll128 = gb_per_s(table, "tree_channel_ll128_gb_per_s");
   a.ring_plateau = table.number("ring_plateau", 1, 100);
   a.first_use = table.bytes("first_use");
+  if (table.has("nvls")) a.nvls = read_nvls(table.table("nvls"));
   table.finish();
   return a;
 }
@@ -143,6 +156,7 @@ Nccl read_nccl(TableReader table, const std::string& file) {
   constexpr const char* corrections[] = {"tree_correction_ll", "tree_correction_ll128",
                                          "tree_correction_simple"};
   for (std::size_t p = 0; p < 3; ++p) n.tree_correction[p] = table.numbers(corrections[p], 24);
+  if (table.has("tree_step_floor_mib")) n.tree_step_floor_mib = table.number("tree_step_floor_mib", 0, 1e6);
   n.per_connection = table.bytes("per_connection");
   n.connections = static_cast<int>(table.integer("connections", 1, 64));
   const auto of = [&](Architecture a) -> NcclArchitecture& {

@@ -79,22 +79,29 @@ void Resolver::read_network(TopologySpec& t) {
   fabric.oversubscription = number("topology.fabric.oversubscription", 1.0, "full bisection");
 }
 
-// The constants of a named transport, those of a table, or those of a name with some replaced.
+// The constants of a named transport, those of a table, or those of a name (or of a table's base) with some
+// replaced.
 Transport Resolver::resolved_transport() {
   const std::string prefix = "topology.node.transport";
   constexpr std::string_view what = "a transport";
   const Setting* named = settings_.find(prefix);
+  if (const Setting* base = settings_.find(prefix + ".base");
+      base != nullptr && (named == nullptr || named->origin.kind <= base->origin.kind))
+    named = base;
   if (named == nullptr && !settings_.has_table(prefix))
     fail(prefix, "a node with NICs needs a \"transport\"");
   Transport t;
-  t.name = named ? std::get<std::string>(named->value)
-                 : text(prefix + ".name", "inline", "a transport without a name");
-  if (named)
-    t = read_transport(library_.find("topologies/transports", t.name, named->origin.place));
-  else
-    t.efficiency = required<double>(prefix + ".efficiency", what),
+  if (named) {
+    t = read_transport(
+        library_.find("topologies/transports", std::get<std::string>(named->value), named->origin.place));
+  } else {
+    t.efficiency = required<double>(prefix + ".efficiency", what);
     t.half_rate_mib = required<double>(prefix + ".half_rate_mib", what);
-  const std::string origin = named ? fmt::format("transport \"{}\"", t.name) : "";
+  }
+  if (settings_.has_table(prefix))
+    t.name = text(prefix + ".name", named ? t.name : "inline", "a transport without a name");
+  const std::string origin =
+      named ? fmt::format("transport \"{}\"", std::get<std::string>(named->value)) : "";
   const auto or_reason = [&](const char* reason) { return named ? origin : std::string(reason); };
   t.efficiency = number(prefix + ".efficiency", t.efficiency, origin);
   t.efficiency_many_leaves =

@@ -366,11 +366,7 @@ void Executor::begin_transfer(CommunicatorId c) {
   const Communicator& of = job_.communicators[c];
   comm.state = CommunicatorState::State::transfer;
   comm.moving = {Wide{plan.wire.count} * picoseconds_per_second, now_, {}};
-  const int channels = of.fabric.channels;
-  if (plan.halves_network)
-    network_.start(transfer_of(c), std::int64_t{2} * channels, cap(c), of.links_tree_of_two);
-  else
-    network_.start(transfer_of(c), channels, cap(c), of.links);
+  network_.start(transfer_of(c), plan.channels, cap(c), of.links[at(static_cast<int>(plan.load))]);
 }
 
 void Executor::finish_collective(CommunicatorId c) {
@@ -385,7 +381,7 @@ void Executor::finish_collective(CommunicatorId c) {
     rank.sms -= plan.sms;
     rank.wire -= comm.moving.rate;
     ask_repace(r);
-    rank.account.communicated(op.kind, op.bytes, plan.wire, now_ - comm.began);
+    rank.account.communicated(op.kind, op.bytes, plan.bus, now_ - comm.began);
     stream.busy = false;
     stream.log.push({.kind = Activity::Kind::collective,
                      .begin = stream.queue.front().ready,

@@ -150,11 +150,7 @@ class Placement {
     for (std::size_t i = 0; i < instances_.size(); ++i) {
       const Instance& instance = instances_[i];
       if (enter(instance_vertex(i), job.communicators.size())) {
-        Communicator c{.group = instance.group,
-                       .fabric = instance.fabric,
-                       .members = {},
-                       .links = {},
-                       .links_tree_of_two = {}};
+        Communicator c{.group = instance.group, .fabric = instance.fabric, .members = {}, .links = {}};
         for (const Rank r : instance.members) c.members.push_back({class_of[at(colour[at(r.index)])]});
         std::sort(c.members.begin(), c.members.end());
         c.members.erase(std::unique(c.members.begin(), c.members.end()), c.members.end());
@@ -192,8 +188,13 @@ class Placement {
       const auto& [id, link, channels] = key;
       const LinkClass kind = topology_.link_class(links_[link_of_class[at(link)]]);
       Communicator& c = job.communicators[id];
-      c.links.push_back({link, channels, count});
-      c.links_tree_of_two.push_back({link, kind == LinkClass::nvlink ? 2 * channels : channels, count});
+      const bool node = kind == LinkClass::nvlink;
+      const auto load = [&](LinkLoad l) -> std::vector<LinkShare>& {
+        return c.links[at(static_cast<int>(l))];
+      };
+      load(LinkLoad::even).push_back({link, channels, count});
+      load(LinkLoad::node_twice).push_back({link, node ? 2 * channels : channels, count});
+      load(LinkLoad::network_twice).push_back({link, node ? channels : 2 * channels, count});
     }
   }
 

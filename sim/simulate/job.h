@@ -8,12 +8,13 @@
 // every start, share and finish is the one the full system has, in integers (see engine/max_min.h on ties).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "sim/base/id.h"
-#include "sim/collective/rings.h"
+#include "sim/collective/plan.h"
 #include "sim/engine/max_min.h"
 #include "sim/program/program.h"
 #include "sim/simulate/cluster.h"
@@ -37,8 +38,7 @@ struct Communicator {
   std::int64_t count = 0;
   RingFabric fabric;
   std::vector<RankClassId> members;
-  std::vector<LinkShare> links;              // link classes; weights are channels
-  std::vector<LinkShare> links_tree_of_two;  // a tree over two nodes: half the load on the network
+  std::array<std::vector<LinkShare>, link_loads> links;  // by LinkLoad: link classes; weights are channels
 };
 
 struct Job {

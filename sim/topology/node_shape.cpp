@@ -71,7 +71,8 @@ void add_pcie_and_nics(NodeShape& shape, const NodeSpec& spec, const Gpu& gpu) {
   if (switches > 1) {  // the root complex joins the switches
     const int host = device(shape, "host");
     for (int s = 0; s < switches; ++s)
-      connect(shape, device(shape, numbered("pcie", s)), host, LinkClass::pcie, gpu.pcie);
+      shape.host_up.push_back(
+          connect(shape, device(shape, numbered("pcie", s)), host, LinkClass::pcie, gpu.pcie));
   }
   for (int n = 0; n < spec.nics; ++n) {
     const int s = n * switches / spec.nics;

@@ -44,7 +44,8 @@ struct NodeShape {
   std::vector<int> nic_out, nic_in;   // local links of each NIC to and from its leaf
   std::vector<int> nic_up, nic_down;  // local links of each NIC to and from its PCIe switch
   std::vector<int> pcie_out,
-      pcie_in;  // local links of each GPU to and from its PCIe switch; empty without PCIe
+      pcie_in;               // local links of each GPU to and from its PCIe switch; empty without PCIe
+  std::vector<int> host_up;  // local links of each PCIe switch to the host, each followed by the way down
   std::vector<std::vector<int>> nic_gpus;            // GPUs on the PCIe switch of each NIC
   std::vector<std::vector<std::vector<int>>> route;  // local links from GPU a to GPU b
   std::vector<std::vector<int>> lanes;  // direct links between two GPUs, in units of the thinnest; 0 = none

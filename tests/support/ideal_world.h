@@ -48,7 +48,8 @@ struct IdealWorld {
            .tree_channel_nodes = {1},
            .tree_channel_ll128 = {1},
            .ring_plateau = 1,
-           .first_use = {}};
+           .first_use = {},
+           .nvls = {}};
     stack.nccl.connections = 1;
     spec.name = "ideal";
     spec.node.gpus = gpus_per_node == 0 ? ranks : gpus_per_node;
