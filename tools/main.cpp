@@ -14,6 +14,7 @@
 #include "sim/report/text.h"
 #include "sim/scenario/scenario.h"
 #include "sim/study/advise_oom.h"
+#include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
@@ -121,6 +122,7 @@ struct Options {
   std::string kind, name, graphviz;
   std::string table, by;
   std::vector<std::string> where;
+  CollectiveQuery collective;
 };
 
 std::string not_empty(const std::string& text) { return text.empty() ? "a value is expected" : ""; }
@@ -272,6 +274,32 @@ int validate_command(const Options& o, const Library& library) {
   return done;
 }
 
+int collective_command(const Options& o, const Library& library) {
+  print_in_format(collective_table(o.collective, library), o);
+  return done;
+}
+
+// Options of a collective, which is no scenario.
+void add_collective_options(CLI::App& app, CollectiveQuery& q) {
+  app.add_option("--topology", q.topology, "a name in topologies/ or a path")->check(not_empty);
+  app.add_option("--kind", q.kind, "all-reduce (default), all-gather or reduce-scatter")->check(not_empty);
+  app.add_option("--sizes", q.sizes,
+                 "1M..8G (by x2), \"1M..8G x4\", \"1M..16M +1M\" or 1M,64M; K, M and G are powers of 1024")
+      ->check(not_empty);
+  app.add_option("--gpus", q.gpus, "8,64,512 or \"8..512 x2\": a table for each (one node)")
+      ->check(not_empty);
+  app.add_option("--datatype", q.datatype, "float (default), bfloat16, half, int8, ... of nccl-tests")
+      ->check(not_empty);
+  app.add_option("--stack", q.stack, "a name in topologies/stacks or a path")->check(not_empty);
+  app.add_option("--algorithm", q.algorithm, "force ring, tree, nvls or nvls_tree, as NCCL_ALGO does")
+      ->check(not_empty);
+  app.add_option("--protocol", q.protocol, "force LL, LL128 or Simple, as NCCL_PROTO does")->check(not_empty);
+  app.add_option("--axis", q.axis,
+                 "world (default); of hybrid sharding: shard or replica, all groups at once")
+      ->check(not_empty);
+  app.add_option("--sharding-factor", q.sharding_factor, "ranks of a shard group (a node)");
+}
+
 int sweep_command(const Options& o, const Library& library) {
   const ScenarioFile scenario = read(o, library);
   const SweepResult result = [&] {
@@ -361,6 +389,8 @@ int dispatch(int argc, char** argv) {
       "limit", "the largest value of a key that fits, or the fewest GPUs on which the model trains");
   CLI::App* validate =
       app.add_subcommand("validate", "simulate a table of measured runs and show how far off each is");
+  CLI::App* collective =
+      app.add_subcommand("collective", "what nccl-tests would measure: bus bandwidth by size and GPUs");
   CLI::App* check =
       app.add_subcommand("check", "resolve a scenario, print every value with its origin, run nothing");
   CLI::App* show = app.add_subcommand(
@@ -395,6 +425,8 @@ int dispatch(int argc, char** argv) {
       ->take_all()
       ->allow_extra_args(false);
   add_output_options(*validate, o, true);
+  add_collective_options(*collective, o.collective);
+  add_output_options(*collective, o, true);
   add_scenario_options(*check, o);
   add_output_options(*check, o, false);
   show->add_option("kind", o.kind, "what to show")
@@ -421,6 +453,7 @@ int dispatch(int argc, char** argv) {
   if (frontier->parsed()) return frontier_command(o, library);
   if (limit->parsed()) return limit_command(o, library);
   if (validate->parsed()) return validate_command(o, library);
+  if (collective->parsed()) return collective_command(o, library);
   if (check->parsed()) return check_command(o, library);
   if (show->parsed()) return show_command(o, library);
   if (schema->parsed()) return schema_command(o);

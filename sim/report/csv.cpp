@@ -62,7 +62,8 @@ std::string write(const std::vector<Cells>& rows) {
 
 Cells cells(const RunRecord& run) {
   Cells row;
-  for (const RecordedValue& v : run.values) row.emplace_back(v.key, to_string(v.value));
+  for (const RecordedValue& v : run.values)
+    if (!v.key.starts_with("overlay.")) row.emplace_back(v.key, to_string(v.value));  // of the overlay's file
   const Cells more = figures(run);
   row.insert(row.end(), more.begin(), more.end());
   return row;

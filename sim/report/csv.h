@@ -5,6 +5,7 @@
 
 #include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
+#include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
@@ -17,6 +18,7 @@ std::string to_csv(const SweepResult& sweep);
 // The runs on both sides of each boundary.
 std::string to_csv(const FrontierResult& frontier);
 std::string to_csv(const LimitResult& limit);
+std::string to_csv(const CollectiveResult& result);
 std::string to_csv(const ValidateResult& result);  // a row per run and metric
 
 // Of `run --memory-timeline`: a row per change, in picoseconds and bytes.

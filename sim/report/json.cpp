@@ -347,6 +347,40 @@ std::string to_json(const ValidateResult& result, const Tool& tool) {
   return j.dump(2) + "\n";
 }
 
+std::string to_json(const CollectiveResult& result, const Tool& tool) {
+  Json j = header("shardsim.collective/1", tool);
+  j["stack"] = result.stack;
+  j["topology"] = result.topology;
+  j["gpu"] = result.gpu;
+  j["kind"] = name(result.kind);
+  j["datatype"] = result.datatype;
+  j["axis"] = result.axis;
+  j["averages"] = Json::array();
+  j["rows"] = Json::array();
+  for (const CollectiveTable& t : result.tables) {
+    j["averages"].push_back({{"gpus", t.gpus}, {"busbw_gb_per_s", t.average_bus_gb_per_s()}});
+    for (const CollectiveLine& l : t.lines)
+      j["rows"].push_back({{"topology", result.topology},
+                           {"gpus", t.gpus},
+                           {"groups", t.groups},
+                           {"ranks", t.ranks},
+                           {"nodes", t.nodes},
+                           {"kind", name(result.kind)},
+                           {"bytes", l.bytes.count},
+                           {"count", l.count},
+                           {"time_us", seconds(l.time) * 1e6},
+                           {"algbw_gb_per_s", l.algorithm_gb_per_s()},
+                           {"busbw_gb_per_s", l.bus_gb_per_s()},
+                           {"algorithm", l.algorithm},
+                           {"protocol", l.protocol},
+                           {"channels", l.channels},
+                           {"latency_us", seconds(l.latency) * 1e6},
+                           {"wire_bytes", l.wire.count},
+                           {"rate_gb_per_s", gb_per_s(l.rate)}});
+  }
+  return j.dump(2) + "\n";
+}
+
 std::string to_json(const std::vector<RecordedValue>& all, const Tool& tool) {
   Json j = header("shardsim.check/1", tool);
   j["scenario"] = values(all);

@@ -7,6 +7,7 @@
 
 #include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
+#include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
@@ -22,6 +23,7 @@ std::string to_json(const RunRecord& run, const Tool& tool);
 std::string to_json(const SweepResult& sweep, const Tool& tool);
 std::string to_json(const FrontierResult& frontier, const Tool& tool);
 std::string to_json(const LimitResult& limit, const Tool& tool);
+std::string to_json(const CollectiveResult& result, const Tool& tool);
 std::string to_json(const ValidateResult& result, const Tool& tool);
 std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
 

@@ -326,13 +326,52 @@ Json validate_schema() {
                 "Measured runs beside simulated ones.");
 }
 
+Json collective_schema() {
+  Json row = object({{"topology", type("string", "")},
+                     {"gpus", type("integer", "of the job")},
+                     {"groups", type("integer", "that run the collective at once")},
+                     {"ranks", type("integer", "of a group")},
+                     {"nodes", type("integer", "of a group")},
+                     {"kind", type("string", "")},
+                     {"bytes", type("integer", "as nccl-tests counts them")},
+                     {"count", type("integer", "elements; of one rank's part in gather and scatter")},
+                     {"time_us", type("number", "of the slowest group")},
+                     {"algbw_gb_per_s", type("number", "bytes over time, 10^9 bytes per second")},
+                     {"busbw_gb_per_s", type("number", "as nccl-tests defines it")},
+                     {"algorithm", {{"enum", {"ring", "tree", "nvls", "nvls_tree"}}}},
+                     {"protocol", {{"enum", {"LL", "LL128", "Simple"}}}},
+                     {"channels", type("integer", "SMs held on every GPU")},
+                     {"latency_us", type("number", "before bytes move at their rate")},
+                     {"wire_bytes", type("integer", "that a rank sends")},
+                     {"rate_gb_per_s", type("number", "of those bytes, among all groups")}});
+  return object({{"schema", {{"const", "shardsim.collective/1"}}},
+                 {"tool_version", type("string", "")},
+                 {"git", type("string", "")},
+                 {"stack", type("string", "software stack")},
+                 {"topology", type("string", "")},
+                 {"gpu", type("string", "")},
+                 {"kind", type("string", "")},
+                 {"datatype", type("string", "as nccl-tests names it")},
+                 {"axis", {{"enum", {"world", "shard", "replica"}}}},
+                 {"averages",
+                  {{"type", "array"},
+                   {"items", object({{"gpus", type("integer", "")},
+                                     {"busbw_gb_per_s", type("number", "mean over the sizes")}})}}},
+                 {"rows", {{"type", "array"}, {"items", std::move(row)}}}},
+                "What nccl-tests would measure, for each number of GPUs and size.");
+}
+
 struct Entry {
   std::string_view command;
   Json (*make)();
 };
-constexpr Entry table[] = {{"check", check_schema},      {"frontier", frontier_schema},
-                           {"limit", limit_schema},      {"memory-timeline", memory_timeline_schema},
-                           {"run", run_schema},          {"sweep", sweep_schema},
+constexpr Entry table[] = {{"check", check_schema},
+                           {"collective", collective_schema},
+                           {"frontier", frontier_schema},
+                           {"limit", limit_schema},
+                           {"memory-timeline", memory_timeline_schema},
+                           {"run", run_schema},
+                           {"sweep", sweep_schema},
                            {"validate", validate_schema}};
 
 }  // namespace

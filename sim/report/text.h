@@ -4,6 +4,7 @@
 #include <string>
 
 #include "sim/result/record.h"
+#include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
 #include "sim/study/sweep.h"
@@ -17,6 +18,7 @@ std::string to_text(const FrontierResult& frontier);
 std::string to_text(const LimitResult& limit);
 std::string to_text(const ValidateResult& result);
 std::string to_text(const OomAdvice& advice);
+std::string to_text(const CollectiveResult& result);  // as nccl-tests prints it
 
 // Every value of a scenario with its origin.
 std::string values_text(const std::vector<RecordedValue>& values);

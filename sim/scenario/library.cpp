@@ -52,7 +52,7 @@ GemmProfile read_gemm(TableReader table, double training_context) {
   const auto tiles = table.numbers("tile_efficiency", profile.tile_efficiency.size());
   for (std::size_t i = 0; i < tiles.size(); ++i) {
     if (tiles[i] <= 0 || tiles[i] > 1)
-      table.fail("tile_efficiency", "\"tile_efficiency\" holds shares in (0, 1]");
+      table.fail_element("tile_efficiency", i, "\"tile_efficiency\" holds shares in (0, 1]");
     profile.tile_efficiency[i] = tiles[i];
   }
   profile.prologue = us(table, "prologue_us");
@@ -91,7 +91,7 @@ PerProtocol per_protocol(TableReader& table, std::string_view key) {
   PerProtocol times;
   for (std::size_t i = 0; i < 3; ++i) {
     if (values[i] < 0 || values[i] > 1e9)
-      table.fail(key, fmt::format("\"{}\" holds times, not {}", key, values[i]));
+      table.fail_element(key, i, fmt::format("\"{}\" holds times, not {}", key, values[i]));
     times[i] = from_microseconds(values[i]);
   }
   return times;

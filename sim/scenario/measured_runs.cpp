@@ -1,6 +1,7 @@
 #include "sim/scenario/measured_runs.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include <fmt/format.h>
 
@@ -20,7 +21,7 @@ bool known_without_key(const std::string& column) {
 void check_column(const std::string& column, const Place& place) {
   if (column.empty()) throw InputError(place, "a column has no name");
   if (known_without_key(column)) return;
-  if (column.find('.') != std::string::npos || column == "model" || column == "topology") {
+  if (column.find('.') != std::string::npos || column == "model" || column == "topology" || column == "overlay") {
     key_spec(column, place);
     return;
   }
@@ -36,6 +37,27 @@ void check_column(const std::string& column, const Place& place) {
                    fmt::format("unknown column \"{}\"{}; columns are dotted keys of a scenario, id, source, "
                                "quality, notes, x.*",
                                column, near.empty() ? "" : "; did you mean \"" + near + "\"?"));
+}
+
+// What stands before a unit: "200" of "200 tok/s"; "" if it is no number with a unit.
+std::string number_before_unit(const std::string& text) {
+  const std::size_t end = text.find_first_not_of("+-.0123456789");
+  if (end == 0 || end == std::string::npos || text.find_first_of("0123456789") >= end) return "";
+  const bool unit = text[end] == ' ' || text[end] == '%' || std::isalpha(static_cast<unsigned char>(text[end]));
+  return unit ? text.substr(0, end) : "";
+}
+
+// Says which column, for a reader who sees a table and not a scenario.
+void check_number(const KeySpec& spec, const Scalar& value, const std::string& column, const Place& place) {
+  const bool number = spec.type == KeySpec::Type::number, integer = spec.type == KeySpec::Type::integer;
+  const std::string* text = std::get_if<std::string>(&value);
+  if ((!number && !integer) || text == nullptr) return;
+  const std::string amount = number_before_unit(*text);
+  throw InputError(place, fmt::format("column \"{}\" holds \"{}\"; {} is expected{}", column, *text,
+                                      number ? "a number" : "an integer",
+                                      amount.empty() ? ""
+                                                     : ", without a unit, which belongs in the column's "
+                                                       "name: " + amount));
 }
 
 }  // namespace
@@ -107,7 +129,10 @@ MeasuredRun MeasuredRuns::run(std::size_t row) const {
     if (carried(column)) run.carried.emplace_back(column, cells[c].text);
     if (known_without_key(column) || cells[c].text.empty()) continue;
     const Place place = table_.place(cells[c]);
-    run.settings.set(column, typed(key_spec(column, place), cells[c].text), {Origin::Kind::file, place, {}});
+    const KeySpec& spec = key_spec(column, place);
+    const Scalar value = typed(spec, cells[c].text);
+    check_number(spec, value, column, place);
+    run.settings.set(column, value, {Origin::Kind::file, place, {}});
   }
   return run;
 }

@@ -94,6 +94,10 @@ void TableReader::fail(std::string_view key, const std::string& message) const {
   throw InputError(place(key), message);
 }
 
+void TableReader::fail_element(std::string_view key, std::size_t index, const std::string& message) const {
+  throw InputError(place_of(*table_.get_as<toml::array>(key)->get(index), file_), message);
+}
+
 const toml::node* TableReader::node(std::string_view key) {
   known_.emplace_back(key);
   return table_.get(key);

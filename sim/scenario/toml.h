@@ -53,6 +53,7 @@ class TableReader {
 
   Place place(std::string_view key) const;  // of the key, or of the table
   [[noreturn]] void fail(std::string_view key, const std::string& message) const;
+  [[noreturn]] void fail_element(std::string_view key, std::size_t index, const std::string& message) const;
   void finish() const;
 
  private:
