@@ -64,6 +64,14 @@ expect 0 'simulated.fits' "$shardsim" frontier "${mpt[@]}" --over "$over" --form
 expect 0 '"$schema"' "$shardsim" schema frontier
 expect 0 '"$schema"' "$shardsim" schema limit
 
+# Collectives, as nccl-tests prints them.
+coll=(--topology dgx-a100-80gb --gpus 8,16 --sizes 1M..8M)
+expect 0 '# Avg bus bandwidth    : ' "$shardsim" collective "${coll[@]}"
+check '[ "$(grep -vc ^# out)" -eq 8 ]'
+expect 0 '"schema": "shardsim.collective/1"' "$shardsim" collective "${coll[@]}" --kind all-gather --format json
+expect 0 'topology,stack,kind' "$shardsim" collective "${coll[@]}" --axis shard --sharding-factor 8 --format csv
+expect 0 '"$schema"' "$shardsim" schema collective
+
 # Folding changes nothing but the engine's statistics.
 strip() { grep -vE '"(events|allocator_calls|wall_s|rank_classes)"'; }
 "$shardsim" run "${small[@]}" --format json | strip >folded
@@ -117,6 +125,10 @@ bad 'only the fewest GPUs are searched: --min cluster.gpus' "$shardsim" limit "$
 bad 'needs either --max KEY or --min cluster.gpus' "$shardsim" limit "${small[@]}" --max training.micro_batch --min cluster.gpus
 bad 'needs either --max KEY or --min cluster.gpus' "$shardsim" limit "${small[@]}"
 bad '--step 2: goes with --max' "$shardsim" limit "${small[@]}" --min cluster.gpus --step 2
+bad 'needs a --topology' "$shardsim" collective
+bad 'unknown; did you mean "all_gather"?' "$shardsim" collective "${coll[@]}" --kind all_gater
+bad '12 GPUs do not fill nodes of 8' "$shardsim" collective --topology dgx-a100-80gb --gpus 12
+bad '"1X" is not a size' "$shardsim" collective --topology dgx-a100-80gb --sizes 1X
 bad 'needs two keys: --over' "$shardsim" frontier "${small[@]}"
 bad 'did you mean "micro_batch"?' "$shardsim" frontier "${small[@]}" --over training.micro_batc,training.sequence_length
 bad 'has no values' "$shardsim" frontier "${small[@]}" --over 'training.micro_batch=[],training.sequence_length'
