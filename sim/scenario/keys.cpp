@@ -72,7 +72,7 @@ constexpr KeySpec table[] = {
     int_key("topology.node.nics", 0, 1024, "network interfaces of a node"),
     num_key("topology.node.nic_gbps", 1e-2, 1e7, "line rate of each NIC, Gbit/s"),
     text_key("topology.node.transport", "a name in topologies/transports, a path, or a table"),
-    text_key("topology.node.transport.base", "a transport of which the table changes some constants"),
+    text_key("topology.node.transport.based_on", "a transport of which the table changes some constants"),
     text_key("topology.node.transport.name", "shown in reports"),
     text_key("topology.node.transport.source", "where the constants come from"),
     num_key("topology.node.transport.efficiency", 1e-3, 1, "payload over line rate for large messages"),

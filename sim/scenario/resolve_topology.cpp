@@ -79,13 +79,13 @@ void Resolver::read_network(TopologySpec& t) {
   fabric.oversubscription = number("topology.fabric.oversubscription", 1.0, "full bisection");
 }
 
-// The constants of a named transport, those of a table, or those of a name (or of a table's base) with some
-// replaced.
+// The constants of a named transport, those of a table, or those of a name (or of what a table is based on)
+// with some replaced.
 Transport Resolver::resolved_transport() {
   const std::string prefix = "topology.node.transport";
   constexpr std::string_view what = "a transport";
   const Setting* named = settings_.find(prefix);
-  if (const Setting* base = settings_.find(prefix + ".base");
+  if (const Setting* base = settings_.find(prefix + ".based_on");
       base != nullptr && (named == nullptr || named->origin.kind <= base->origin.kind))
     named = base;
   if (named == nullptr && !settings_.has_table(prefix))

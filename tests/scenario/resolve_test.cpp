@@ -46,6 +46,21 @@ TEST_CASE("a key given beside a named model, topology or transport wins over its
   CHECK(value(s, "topology.node.transport.hop_latency_us").origin == "default: transport \"roce\"");
 }
 
+TEST_CASE("a topology's transport may change some constants of the one it is based on") {
+  const std::string p3dn = "model = \"gpt2\"\ntopology = \"aws-p3dn\"\n[cluster]\ngpus = 16\n";
+  const Scenario s = scenario(p3dn);
+  CHECK(s.topology.node.transport.name == "efa-v1 without GPUDirect");
+  CHECK(s.topology.node.transport.efficiency == 0.60);
+  CHECK(s.topology.node.transport.half_rate_mib == 0.25);
+  CHECK(value(s, "topology.node.transport.half_rate_mib").origin == "default: transport \"efa-v1\"");
+  // A scenario's own word wins, as a name or as another base.
+  CHECK(scenario(p3dn, {"topology.node.transport=tcp"}).topology.node.transport.efficiency == 0.78);
+  CHECK(scenario(p3dn, {"topology.node.transport.based_on=ib"}).topology.node.transport.half_rate_mib ==
+        0.016);
+  CHECK(scenario(t5, {"topology.node.transport.based_on=ib"}).topology.node.transport.efficiency == 0.96);
+  CHECK_THROWS_AS(scenario(t5, {"topology.node.transport.based_on=ibb"}), InputError);
+}
+
 TEST_CASE("defaults are legal for the GPU") {
   CHECK(text(scenario(t5), "training.precision") == "bf16-mixed");
   const Scenario v100 = scenario("model = \"gpt2\"\ntopology = \"dgx1-v100-32gb\"\n[cluster]\ngpus = 8\n");
