@@ -1,4 +1,5 @@
 // Can what `collective` prints be read as nccl-tests' output, and does its JSON keep its promise?
+#include <algorithm>
 #include <sstream>
 
 #include <doctest/doctest.h>
@@ -47,7 +48,8 @@ TEST_CASE("the table has the lines and columns of nccl-tests") {
     std::istringstream cells(line);
     double bytes = 0, count = 0, root = 0, us = 0, algorithm = 0, bus = 0;
     std::string type, redop, wrong;
-    CHECK(cells >> bytes >> count >> type >> redop >> root >> us >> algorithm >> bus >> wrong);
+    CHECK(static_cast<bool>(cells >> bytes >> count >> type >> redop >> root >> us >> algorithm >> bus >>
+                            wrong));
     CHECK(bytes == count * 4);
     CHECK(root == -1);
     CHECK(algorithm == doctest::Approx(bytes / us * 1e-3).epsilon(0.01));
