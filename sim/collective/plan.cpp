@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "sim/base/check.h"
 
@@ -239,8 +240,13 @@ std::vector<Plan> candidates(const CollectiveModel& model, const RingFabric& gro
 
 Plan plan(const CollectiveModel& model, const RingFabric& group, CollectiveKind kind, Bytes bytes) {
   const std::vector<Plan> all = candidates(model, group, kind, bytes);
-  return *std::min_element(all.begin(), all.end(),
-                           [](const Plan& a, const Plan& b) { return a.alone() < b.alone(); });
+  const auto chosen = std::min_element(all.begin(), all.end(),
+                                       [](const Plan& a, const Plan& b) { return a.alone() < b.alone(); });
+  if (model.transport.fabric_half_rate_mib == 0) return *chosen;
+  Transport transport = model.transport;
+  transport.half_rate_mib += std::exchange(transport.fabric_half_rate_mib, 0.0);
+  const CollectiveModel loaded{model.nccl, model.architecture, transport, model.network_overhead};
+  return candidates(loaded, group, kind, bytes)[static_cast<std::size_t>(chosen - all.begin())];
 }
 
 }  // namespace shardsim

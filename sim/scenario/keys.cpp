@@ -79,6 +79,8 @@ constexpr KeySpec table[] = {
     num_key("topology.node.transport.efficiency_many_leaves", 1e-3, 1, "further factor across leaf switches"),
     num_key("topology.node.transport.half_rate_mib", 0, 1e6, "MiB per channel and step at half the rate"),
     num_key("topology.node.transport.hop_latency_us", 0, 1e5, "per network hop beyond NCCL's constant"),
+    num_key("topology.node.transport.fabric_half_rate_mib", 0, 1e6,
+            "what the fabric adds to that under load, which NCCL does not know when it chooses"),
     flag_key("topology.node.transport.ll128", "NCCL may use protocol LL128"),
     num_key("topology.node.network_overhead_us", 0, 1e5, "of the host per ring step between nodes"),
     num_key("topology.node.host_memory_gib", 1e-3, 1e6, "memory of the node's host, for all its GPUs"),

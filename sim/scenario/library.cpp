@@ -346,6 +346,8 @@ Transport read_transport(const std::string& path) {
   t.efficiency_many_leaves = share(table, "efficiency_many_leaves");
   t.half_rate_mib = table.number("half_rate_mib", 0, 1e6);
   t.hop_latency = us(table, "hop_latency_us");
+  if (table.has("fabric_half_rate_mib"))
+    t.fabric_half_rate_mib = table.number("fabric_half_rate_mib", 0, 1e6);
   t.ll128 = table.flag("ll128");
   table.finish();
   return t;

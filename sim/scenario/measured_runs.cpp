@@ -21,7 +21,8 @@ bool known_without_key(const std::string& column) {
 void check_column(const std::string& column, const Place& place) {
   if (column.empty()) throw InputError(place, "a column has no name");
   if (known_without_key(column)) return;
-  if (column.find('.') != std::string::npos || column == "model" || column == "topology" || column == "overlay") {
+  if (column.find('.') != std::string::npos || column == "model" || column == "topology" ||
+      column == "overlay") {
     key_spec(column, place);
     return;
   }
@@ -43,7 +44,8 @@ void check_column(const std::string& column, const Place& place) {
 std::string number_before_unit(const std::string& text) {
   const std::size_t end = text.find_first_not_of("+-.0123456789");
   if (end == 0 || end == std::string::npos || text.find_first_of("0123456789") >= end) return "";
-  const bool unit = text[end] == ' ' || text[end] == '%' || std::isalpha(static_cast<unsigned char>(text[end]));
+  const bool unit =
+      text[end] == ' ' || text[end] == '%' || std::isalpha(static_cast<unsigned char>(text[end]));
   return unit ? text.substr(0, end) : "";
 }
 
@@ -57,7 +59,8 @@ void check_number(const KeySpec& spec, const Scalar& value, const std::string& c
                                       number ? "a number" : "an integer",
                                       amount.empty() ? ""
                                                      : ", without a unit, which belongs in the column's "
-                                                       "name: " + amount));
+                                                       "name: " +
+                                                           amount));
 }
 
 }  // namespace

@@ -109,6 +109,8 @@ Transport Resolver::resolved_transport() {
   t.half_rate_mib = number(prefix + ".half_rate_mib", t.half_rate_mib, origin);
   t.hop_latency =
       from_microseconds(number(prefix + ".hop_latency_us", seconds(t.hop_latency) * 1e6, or_reason("none")));
+  t.fabric_half_rate_mib =
+      number(prefix + ".fabric_half_rate_mib", t.fabric_half_rate_mib, or_reason("nothing"));
   t.ll128 = flag(prefix + ".ll128", t.ll128, or_reason("NICs close to their GPUs"));
   return t;
 }

@@ -17,8 +17,10 @@ struct Transport {
   double efficiency{};                // payload over line rate for large messages
   double efficiency_many_leaves = 1;  // further factor once a group spans several leaf switches
   double half_rate_mib{};  // bytes per channel and ring step at which a NIC reaches half its rate, MiB
-  Time hop_latency;        // of one network hop beyond NCCL's own constant
-  bool ll128 = true;       // NIC path close enough to the GPU for NCCL to allow protocol LL128
+  // What the fabric adds to that under load (congestion, slow proxies), unknown to NCCL when it chooses.
+  double fabric_half_rate_mib = 0;
+  Time hop_latency;   // of one network hop beyond NCCL's own constant
+  bool ll128 = true;  // NIC path close enough to the GPU for NCCL to allow protocol LL128
 };
 
 enum class Intra : std::uint8_t { nvswitch, hybrid_cube_mesh, pcie, links };
