@@ -383,10 +383,12 @@ void Executor::finish_collective(CommunicatorId c) {
     ask_repace(r);
     rank.account.communicated(op.kind, op.bytes, plan.bus, now_ - comm.began);
     stream.busy = false;
+    if (comm.began > stream.began) rank.account.waited_for_ranks(s, stream.began, comm.began);
     stream.log.push({.kind = Activity::Kind::collective,
+                     .collective = op.kind,
+                     .stream = static_cast<std::int16_t>(s),
                      .begin = stream.queue.front().ready,
                      .end = now_,
-                     .collective = op.kind,
                      .arrived = stream.began,
                      .began = comm.began});
     if (timeline_ != nullptr)

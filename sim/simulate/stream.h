@@ -17,8 +17,9 @@ namespace shardsim {
 struct Activity {
   enum class Kind : std::uint8_t { kernel, copy, collective };
   Kind kind;
-  Time begin, end;  // of a collective: from its issue, so that queueing counts as waiting for it
   CollectiveKind collective{};
+  std::int16_t stream = 0;  // of a collective
+  Time begin, end;          // of a collective: from its issue, so that queueing counts as waiting for it
   Time arrived{}, began{};  // of a collective: this rank there, all ranks there
 };
 

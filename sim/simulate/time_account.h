@@ -52,6 +52,11 @@ class TimeAccount {
     spend_on_host(until);
   }
   void host_was_busy(Spent with, Time begin, Time end) { host_.push_back({with, begin, end}); }
+  // A collective of the stream waited for other ranks.
+  void waited_for_ranks(int stream, Time begin, Time end) {
+    std::erase_if(waits_, [&](const WaitForRanks& w) { return w.end <= accounted_; });
+    waits_.push_back({stream, begin, end});
+  }
   Time accounted() const { return accounted_; }
 
   void communicated(CollectiveKind kind, Bytes bytes, Bytes wire, Time busy) {
@@ -89,11 +94,21 @@ class TimeAccount {
       case Activity::Kind::kernel: spend(Spent::exposed_other, until); break;
       case Activity::Kind::copy: spend(Spent::copies, until); break;
       case Activity::Kind::collective:
-        spend(exposed(a.collective), std::clamp(a.arrived, accounted_, until));
+        spend_queueing(a, std::clamp(a.arrived, accounted_, until));
         spend(Spent::straggler_wait, std::clamp(a.began, accounted_, until));
         spend(exposed(a.collective), until);
         break;
     }
+  }
+  // A collective had been issued and could not begin until then. What those before it on its stream waited
+  // for other ranks is the other ranks' doing.
+  void spend_queueing(const Activity& a, Time until) {
+    for (const WaitForRanks& w : waits_) {
+      if (w.stream != a.stream) continue;
+      spend(exposed(a.collective), std::clamp(w.begin, accounted_, until));
+      spend(Spent::straggler_wait, std::clamp(w.end, accounted_, until));
+    }
+    spend(exposed(a.collective), until);
   }
   static Spent exposed(CollectiveKind kind) {
     return static_cast<Spent>(static_cast<int>(Spent::exposed_all_gather) + static_cast<int>(kind));
@@ -106,6 +121,11 @@ class TimeAccount {
     Time begin, end;
   };
   std::vector<HostBusyWith> host_;  // on the host's clock, not yet attributed
+  struct WaitForRanks {
+    int stream;
+    Time begin, end;
+  };
+  std::vector<WaitForRanks> waits_;  // not yet attributed; of one stream by time
   std::int32_t phase_ = -1;
   Time phase_began_;
 };
