@@ -2,6 +2,7 @@
 // SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace shardsim {
@@ -21,6 +22,17 @@ class Random {
     return low + static_cast<std::int64_t>(next() % static_cast<std::uint64_t>(high - low + 1));
   }
   constexpr bool chance(int one_in) { return between(1, one_in) == 1; }
+  // Uniform in (-1, 1), a multiple of 2^-53.
+  constexpr double signed_unit() {
+    return static_cast<double>(static_cast<std::int64_t>(next()) >> 10 | 1) * 0x1p-53;
+  }
+  // Normal with mean 0 and deviation 1. Marsaglia's polar method: Marsaglia and Bray, SIAM Review 6 (1964).
+  double normal() {
+    for (;;) {
+      const double x = signed_unit(), y = signed_unit(), square = x * x + y * y;
+      if (square < 1) return x * std::sqrt(-2 * std::log(square) / square);
+    }
+  }
 
  private:
   std::uint64_t state_;

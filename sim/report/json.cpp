@@ -172,7 +172,8 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                  {"allocator_calls", r.engine.allocator_calls},
                  {"wall_s", run.wall_s},
                  {"ranks", r.engine.ranks},
-                 {"rank_classes", r.engine.rank_classes}};
+                 {"rank_classes", r.engine.rank_classes},
+                 {"folded", r.engine.folded}};
   return j;
 }
 

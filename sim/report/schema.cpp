@@ -162,7 +162,8 @@ Json run_schema() {
                           {"allocator_calls", type("integer", "")},
                           {"wall_s", type("number", "real time of the simulation")},
                           {"ranks", type("integer", "of the job")},
-                          {"rank_classes", type("integer", "ranks simulated")}})}},
+                          {"rank_classes", type("integer", "ranks simulated")},
+                          {"folded", type("boolean", "ranks that are alike were simulated once")}})}},
       "One training step of one scenario.");
 }
 

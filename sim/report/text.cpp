@@ -23,6 +23,10 @@ void speed(std::string& out, const RunRecord& run) {
       fmt::format("  status           ok ({} after {} steps)\n", r.steady ? "steady" : "not steady", r.steps);
   out += fmt::format("  step time        {}{}\n", seconds_text(r.step_time),
                      r.steady ? "" : " (the last one" + range(r.step_times) + ")");
+  if (r.sampled_jitter)
+    out += fmt::format(
+        "  jitter           sampled: each of the {} ranks has a speed of its own, none is folded\n",
+        with_commas(r.engine.ranks));
   out += fmt::format("  model TFLOPS     {} per GPU: MFU {} of {} {}\n", tflops(t.model),
                      percent(ratio(t.model, t.peak)), tflops(t.peak), t.peak_dtype);
   out += fmt::format("  hardware TFLOPS  {} per GPU: HFU {}\n", tflops(t.hardware),

@@ -27,8 +27,9 @@ enum class Spent : std::uint8_t {
   host_stall,       // idle, the host has not issued the next operation yet
   allocator_retry,  // the part of that in which the host synchronises and frees to find memory
   straggler_wait,   // idle, a collective waits for another rank to arrive
+  jitter,           // expected beyond that, because the slowest of equal ranks is slower than the mean
 };
-inline constexpr int spent_kinds = 10;
+inline constexpr int spent_kinds = 11;
 constexpr std::string_view name(Spent s) {
   constexpr std::string_view names[] = {"compute",
                                         "exposed_all_gather",
@@ -39,7 +40,8 @@ constexpr std::string_view name(Spent s) {
                                         "optimizer",
                                         "host_stall",
                                         "allocator_retry",
-                                        "straggler_wait"};
+                                        "straggler_wait",
+                                        "jitter"};
   return names[static_cast<int>(s)];
 }
 using Breakdown = std::array<Time, spent_kinds>;  // sums to the step
@@ -105,6 +107,7 @@ struct Throughput {
 struct EngineStatistics {
   std::int64_t events = 0, allocator_calls = 0, solves = 0;
   std::int64_t ranks = 0, rank_classes = 0;
+  bool folded = true;  // ranks that are alike were simulated once
 };
 
 struct Result {
@@ -122,6 +125,7 @@ struct Result {
   std::optional<OutOfMemory> oom;
   Flop executed;  // by one rank in a step
   Throughput throughput;
+  bool sampled_jitter = false;  // each rank has a speed of its own, so that none could be folded
   EngineStatistics engine;
 };
 

@@ -89,6 +89,8 @@ constexpr KeySpec table[] = {
                "switches between nodes"),
     int_key("topology.fabric.nodes_per_leaf", 1, 1e6, "nodes under a leaf switch"),
     num_key("topology.fabric.oversubscription", 1, 1e6, "downlink over uplink capacity of a leaf"),
+    num_key("topology.fabric.step_jitter", 0, 0.5,
+            "std over mean of a rank's step time from one step and rank to the next"),
 
     text_key("overlay", "!constants from a calibration"),
     int_key("cluster.gpus", 1, 4194304,
@@ -175,6 +177,10 @@ constexpr KeySpec table[] = {
 
     int_key("straggler[].gpu", 0, 4194303, "rank of a slow GPU"),
     num_key("straggler[].compute_scale", 1e-3, 1e3, "its speed over the others'"),
+    num_key("jitter.step_sigma", 0, 0.5, "std over mean of a rank's step time; default: the topology's"),
+    choice_key("jitter.mode", "expected-maximum|sampled",
+               "lengthen the step by what the slowest rank needs more on average, or draw each rank's speed"),
+    int_key("jitter.seed", 0, 9e15, "of the draws of mode sampled"),
     text_key("measured.source", "where a real run of this scenario was published"),
     choice_key("measured.quality", "exact|approximate", "whether the source gives every digit and setting"),
     num_key("measured.step_time_s", 1e-9, 1e9, "of that run"),
@@ -189,7 +195,6 @@ constexpr KeySpec table[] = {
 
     text_key("degraded_link[]", "!a what-if"),
     text_key("background_job[]", "!a what-if"),
-    text_key("jitter", "!a what-if"),
 };
 
 // Options that not every strategy has; a key that ends in a dot stands for its table. The first match counts.

@@ -65,7 +65,21 @@ void Resolver::read_what_ifs() {
     s_.stragglers.push_back(
         {{static_cast<std::int32_t>(gpu)}, required<double>(prefix + "compute_scale", "a straggler")});
   }
+  read_jitter();
   text("network.detail", "fluid", "fast, and exact where transfers do not queue");
+}
+
+void Resolver::read_jitter() {
+  const double of_topology =
+      number("topology.fabric.step_jitter", 0, "none: not measured, so all ranks take equally long");
+  s_.topology.fabric.step_jitter = of_topology;
+  s_.jitter.step_sigma = number("jitter.step_sigma", of_topology, "the topology's step_jitter");
+  s_.jitter.mode = parse(text("jitter.mode", "expected-maximum", "the mean over many steps, and folded"),
+                         {Jitter::Mode::expected_maximum, Jitter::Mode::sampled});
+  if (s_.jitter.mode == Jitter::Mode::sampled)
+    s_.jitter.seed = static_cast<std::uint64_t>(integer("jitter.seed", 1, "any will do"));
+  else if (given("jitter.seed"))
+    fail("jitter.seed", "nothing is drawn unless jitter.mode = \"sampled\"");
 }
 
 // The simulation counts in 64 bits; no real workload comes near.

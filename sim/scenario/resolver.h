@@ -66,6 +66,7 @@ class Resolver {
   void read_library_tables();
   void read_cluster();
   void read_what_ifs();
+  void read_jitter();
   void check_sizes() const;
   void collect_values();
 

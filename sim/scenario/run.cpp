@@ -69,7 +69,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const OpGraph graph = graph_of(scenario);
   const Program program = compile(scenario, graph);
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
-  const Cluster cluster{topology, scenario.gpu, scenario.stack, scenario.stragglers, scenario.allocator};
+  const Cluster cluster{topology,           scenario.gpu,   scenario.stack, scenario.stragglers,
+                        scenario.allocator, scenario.jitter};
   RunRecord record{
       .model = scenario.model.name,
       .topology = scenario.topology.name,

@@ -33,6 +33,7 @@ struct Scenario {
   std::string strategy_name;  // "ddp", "fsdp F=8"
   std::string precision;      // as in the scenario
   std::vector<Straggler> stragglers;
+  Jitter jitter;
   AllocatorConfig allocator;
   std::int64_t global_batch = 0;         // sequences
   std::int64_t global_batch_tokens = 0;  // encoder + decoder

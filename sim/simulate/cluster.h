@@ -1,6 +1,8 @@
 // What a program runs on: the hardware, and how its software is set up.
 #pragma once
 
+#include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "sim/base/id.h"
@@ -17,12 +19,27 @@ struct Straggler {
   double compute_scale = 1.0;  // of its kernels' speed, > 0
 };
 
+// Ranks that are nominally equal do not take equally long: the step time of a rank varies around its mean
+// from one step and rank to the next.
+struct Jitter {
+  // expected-maximum adds to the step what the slowest of all ranks needs more on average, once: the step
+  // synchronises them. sampled gives each rank a compute speed of its own, drawn from the seed.
+  enum class Mode : std::uint8_t { expected_maximum, sampled };
+  Mode mode = Mode::expected_maximum;
+  double step_sigma = 0;  // standard deviation over mean of a rank's step time
+  std::uint64_t seed = 0;
+};
+constexpr std::string_view name(Jitter::Mode mode) {
+  return mode == Jitter::Mode::sampled ? "sampled" : "expected-maximum";
+}
+
 struct Cluster {
   const Topology& topology;
   const Gpu& gpu;
   const Stack& stack;
   std::vector<Straggler> stragglers;
   AllocatorConfig allocator{};
+  Jitter jitter{};
 };
 
 }  // namespace shardsim

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sim/base/normal.h"
+#include "sim/base/random.h"
 #include "sim/program/count.h"
 #include "sim/simulate/accumulation.h"
 #include "sim/simulate/executor.h"
@@ -65,6 +67,34 @@ MemoryTimeline memory_of(RankClassId rank, const Program& program, const Cluster
   return {job.ranks[rank].rank, run.ranks()[rank].memory_rows};
 }
 
+bool samples(const Jitter& jitter) { return jitter.mode == Jitter::Mode::sampled && jitter.step_sigma > 0; }
+
+// Every rank a straggler of its own: its kernels take 1 + sigma z times as long, z normal. A draw below a
+// tenth of the mean is drawn again (never at a sigma below 0.2 in practice).
+Cluster sampled(const Cluster& cluster, std::int64_t ranks) {
+  Cluster result = cluster;
+  result.stragglers.clear();
+  Random random(cluster.jitter.seed);
+  for (std::int32_t r = 0; r < ranks; ++r) {
+    double factor = 0;
+    while (factor < 0.1) factor = 1 + cluster.jitter.step_sigma * random.normal();
+    result.stragglers.push_back({Rank{r}, 1 / factor});
+  }
+  for (const Straggler& s : cluster.stragglers)
+    result.stragglers[static_cast<std::size_t>(s.rank.index)].compute_scale *= s.compute_scale;
+  return result;
+}
+
+void add_expected_jitter(Result& result, const Jitter& jitter, std::int64_t ranks) {
+  if (jitter.mode != Jitter::Mode::expected_maximum || jitter.step_sigma == 0) return;
+  const double share = jitter.step_sigma * expected_maximum_of_normals(ranks);
+  const auto more = [&](Time t) { return from_picoseconds(static_cast<double>(t.count) * share); };
+  const Time jitter_time = more(result.step_time);
+  result.breakdown[static_cast<std::size_t>(Spent::jitter)] = jitter_time;
+  result.step_time += jitter_time;
+  for (Time& step : result.step_times) step += more(step);
+}
+
 Result replay(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
   const Job job = place(program, cluster, options.fold);
   Executor run(program, cluster, job, options.timeline);
@@ -80,19 +110,26 @@ Result replay(const Program& program, const Cluster& cluster, const SimulateOpti
                    .allocator_calls = 0,
                    .solves = run.solves(),
                    .ranks = program.mesh.world,
-                   .rank_classes = static_cast<std::int64_t>(job.ranks.size())};
+                   .rank_classes = static_cast<std::int64_t>(job.ranks.size()),
+                   .folded = options.fold};
   for (const RankState& rank : run.ranks()) result.engine.allocator_calls += rank.allocator.stats().calls;
   return result;
 }
 
 }  // namespace
 
-Result simulate(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
+Result simulate(const Program& program, const Cluster& given, const SimulateOptions& given_options) {
+  const bool every_rank = samples(given.jitter);
+  const Cluster cluster = every_rank ? sampled(given, program.mesh.world) : given;
+  SimulateOptions options = given_options;
+  options.fold = options.fold && !every_rank;
   std::optional<Result> result;
   if (options.timeline == nullptr && options.memory == nullptr)
     result = extrapolate_accumulation(
         program, [&](const Program& shorter) { return replay(shorter, cluster, options); });
   if (!result) result = replay(program, cluster, options);
+  add_expected_jitter(*result, cluster.jitter, program.mesh.world);
+  result->sampled_jitter = every_rank;
   result->executed = count(program, Section::steady).executed;
   return std::move(*result);
 }

@@ -61,6 +61,7 @@ struct FabricSpec {
   FabricKind kind = FabricKind::single_switch;
   int nodes_per_leaf = 1;
   double oversubscription = 1.0;  // downlink over uplink capacity of a leaf
+  double step_jitter = 0;         // std over mean of a rank's step time from one step and rank to the next
 };
 
 struct TopologySpec {

@@ -98,7 +98,8 @@ TEST_CASE("what is known but not built says so") {
         "a.toml:6:25: a number of ranks needs strategy.kind = \"fsdp2\"; true or false is expected");
   CHECK(complaint(good + "[strategy]\nwrap = [\"a\", \"b\"]") ==
         "a.toml:6:8: strategy.wrap as a list is not supported yet");
-  CHECK(complaint(good + "[jitter]\nsigma = 0.01") == "a.toml:6:9: jitter is not supported yet");
+  CHECK(complaint(good + "[jitter]\nsigma = 0.01") ==
+        "a.toml:6:9: unknown key \"sigma\" in [jitter]; known: step_sigma, mode, seed");
   CHECK(complaint(good + "[[degraded_link]]\nnode = 3") ==
         "a.toml:6:8: degraded_link[] is not supported yet");
   CHECK(complaint("overlay = \"a.toml\"\n" + good) == "a.toml:1:11: overlay is not supported yet");

@@ -17,6 +17,7 @@ struct IdealWorld {
   TopologySpec spec;
   std::vector<Straggler> stragglers;
   AllocatorConfig allocator{};
+  Jitter jitter{};
   int gpus;
 
   explicit IdealWorld(int ranks, int gpus_per_node = 0) : gpus(ranks) {
@@ -69,7 +70,7 @@ struct IdealWorld {
 
   Result run(const Program& program, bool fold = true, std::vector<Span>* timeline = nullptr) const {
     const Topology topology(spec, gpu, gpus);
-    return simulate(program, Cluster{topology, gpu, stack, stragglers, allocator},
+    return simulate(program, Cluster{topology, gpu, stack, stragglers, allocator, jitter},
                     {.fold = fold, .timeline = timeline});
   }
 };
