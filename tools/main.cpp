@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "sim/report/csv.h"
+#include "sim/report/explain.h"
 #include "sim/report/json.h"
 #include "sim/report/text.h"
 #include "sim/scenario/scenario.h"
@@ -116,7 +117,7 @@ struct Options {
   std::vector<std::string> sets;
   std::vector<std::string> short_values = std::vector<std::string>(std::size(shorthands));
   bool quiet = false, no_fold = false, fail_on_oom = false, no_advice = false;
-  std::string memory_timeline;
+  std::string memory_timeline, explain;
   std::string over, max, min;
   LimitOptions limit;
   std::string kind, name, graphviz;
@@ -204,13 +205,20 @@ int run_command(const Options& o, const Library& library) {
                      "a file that ends in .csv or .json is expected");
   if (!o.output.empty() && o.output == o.memory_timeline)
     throw InputError({"--memory-timeline " + o.memory_timeline}, "is the file of --output already");
+  if (!o.explain.empty() && o.explain != "path" && o.explain != "mfu")
+    throw InputError({"--explain " + o.explain}, "path or mfu is expected; a scenario goes before it");
   MemoryTimeline memory;
-  RunRecord record = run(resolve(sample.settings, library),
-                         {.fold = !o.no_fold, .memory = o.memory_timeline.empty() ? nullptr : &memory});
+  RunRecord record =
+      run(resolve(sample.settings, library), {.fold = !o.no_fold,
+                                              .critical_path = o.explain == "path",
+                                              .memory = o.memory_timeline.empty() ? nullptr : &memory});
   if (record.result.out_of_memory() && !o.no_advice) record.advice = advise_oom(sample.settings, library);
   if (!o.memory_timeline.empty())
     write_file(o.memory_timeline, memory_csv ? to_csv(memory) : to_json(memory, record, tool));
-  print_in_format(record, o);
+  if (!o.explain.empty() && format_of(o) == "table" && !record.result.out_of_memory())
+    print(o.explain == "mfu" ? explain_mfu(record) : explain_step(record), o.output);
+  else
+    print_in_format(record, o);
   return o.fail_on_oom && record.result.out_of_memory() ? out_of_memory : done;
 }
 
@@ -405,6 +413,11 @@ int dispatch(int argc, char** argv) {
   run->add_option("--memory-timeline", o.memory_timeline,
                   "write the memory of the fullest GPU over time to a file, .csv or .json")
       ->check(not_empty);
+  run->add_option(
+         "--explain", o.explain,
+         "path: where the step goes, and why (the default); mfu: the definitions, with this run's numbers")
+      ->expected(0, 1)
+      ->default_str("path");
   run->add_flag("--no-advice", o.no_advice, "when memory runs out, do not search for what would fit");
   for (CLI::App* command : {frontier, limit}) {
     add_scenario_options(*command, o);

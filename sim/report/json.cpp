@@ -99,6 +99,30 @@ Json out_of_memory(const OutOfMemory& oom, const std::optional<OomAdvice>& advic
            advice ? Json(advice->unlimited_tokens_per_s_per_gpu) : Json(nullptr)}};
 }
 
+Json flops(const FlopAccount& f) {
+  return {{"tokens", f.tokens},
+          {"forward_linear", f.forward_linear.count},
+          {"forward_attention", f.forward_attention.count},
+          {"model", f.model.count},
+          {"hardware", f.hardware.count},
+          {"executed", f.executed.count}};
+}
+
+Json critical_path(const CriticalPath& path) {
+  Json list = Json::array();
+  for (const PathStretch& stretch : stretches(path))
+    for (const PathPart& p : stretch.parts)
+      list.push_back({{"kind", name(p.kind)},
+                      {"label", stretch.label},
+                      {"rank", stretch.rank.index},
+                      {"reason", p.reason},
+                      {"segments", p.segments},
+                      {"time_s", seconds(p.time)},
+                      {"latency_s", seconds(p.latency)},
+                      {"slowed_s", seconds(p.slowed)}});
+  return list;
+}
+
 Json phases(const Result& r) {
   Json object = Json::object();
   for (const Phase& p : r.phases) object[p.name] = seconds(p.time);
@@ -150,9 +174,11 @@ Json run_object(const RunRecord& run, const Tool& tool) {
       {{"model", tflops(t.model)}, {"hardware", tflops(t.hardware)}, {"executed", tflops(t.executed)}});
   j["mfu"] = unless_oom(share(t.model));
   j["hfu"] = unless_oom(share(t.hardware));
+  j["flops_per_gpu"] = unless_oom(flops(run.flops));
   j["peak_tflops"] = unless_oom({{"value", tflops(t.peak)}, {"dtype", t.peak_dtype}});
   j["slowest_rank"] = unless_oom(r.slowest.index);
   j["breakdown_s"] = unless_oom(breakdown(r.breakdown));
+  if (r.critical_path) j["critical_path"] = critical_path(*r.critical_path);
   j["phases_s"] = unless_oom(phases(r));
   j["communication"] = unless_oom(communication(r));
   const Memory& m = r.memory;

@@ -70,6 +70,23 @@ Json tried_schema() {
                             {"live_bytes", type("integer", "tensors that would be live at once")}})}};
 }
 
+Json critical_path_schema() {
+  Json kinds = Json::array();
+  for (int k = 0; k < path_kinds; ++k) kinds.push_back(name(static_cast<PathKind>(k)));
+  return {{"type", "array"},
+          {"description",
+           "of --explain: what had to happen one after the other, consecutive segments of "
+           "alike phases grouped by kind; sums to step_time_s"},
+          {"items", object({{"kind", {{"enum", std::move(kinds)}}},
+                            {"label", type("string", "phase")},
+                            {"rank", type("integer", "on which they run; the path follows who arrives last")},
+                            {"reason", type("string", "why they began no earlier, for most of the time")},
+                            {"segments", type("integer", "")},
+                            {"time_s", type("number", "")},
+                            {"latency_s", type("number", "of collectives, before data moves")},
+                            {"slowed_s", type("number", "of kernels and transfers, by what ran beside")}})}};
+}
+
 Json run_schema() {
   Json tflops = object(
       {{"model", type("number", "forward and backward, nothing twice, without the causal discount")},
@@ -109,7 +126,7 @@ Json run_schema() {
        {"would_fit", or_null(would_fit_schema())},
        {"tried", or_null(tried_schema())},
        {"unlimited_tokens_per_s_per_gpu", nullable("number", "of the scenario, were memory unlimited")}});
-  return object(
+  Json run = object(
       {{"schema", {{"const", "shardsim.run/1"}}},
        {"tool_version", type("string", "")},
        {"git", type("string", "commit of the build")},
@@ -134,6 +151,13 @@ Json run_schema() {
        {"tflops_per_gpu", or_null(std::move(tflops))},
        {"mfu", nullable("number", "model FLOP/s over peak")},
        {"hfu", nullable("number", "hardware FLOP/s over peak")},
+       {"flops_per_gpu",
+        or_null(object({{"tokens", type("integer", "of a step, encoder + decoder")},
+                        {"forward_linear", type("number", "of a micro-batch, linear layers")},
+                        {"forward_attention", type("number", "of a micro-batch, all pairs of tokens")},
+                        {"model", type("number", "of a step: three times forward")},
+                        {"hardware", type("number", "of a step, with recomputation")},
+                        {"executed", type("number", "of a step, by the kernels")}}))},
        {"peak_tflops", or_null(object({{"value", type("number", "dense, data sheet")},
                                        {"dtype", type("string", "of the matrix products")}}))},
        {"slowest_rank", nullable("integer", "whose breakdown and communication are shown")},
@@ -165,6 +189,8 @@ Json run_schema() {
                           {"rank_classes", type("integer", "ranks simulated")},
                           {"folded", type("boolean", "ranks that are alike were simulated once")}})}},
       "One training step of one scenario.");
+  run["properties"]["critical_path"] = critical_path_schema();  // not required
+  return run;
 }
 
 Json sweep_schema() {

@@ -25,6 +25,14 @@ struct Comparison {
   double error() const { return (predicted - measured) / measured; }
 };
 
+// Floating-point operations of one GPU. `forward_*` are of a micro-batch, matrix products only, without
+// causal discount; the others of a step.
+struct FlopAccount {
+  std::int64_t tokens = 0;  // of a step, encoder + decoder
+  Flop forward_linear, forward_attention;
+  Flop model, hardware, executed;
+};
+
 struct RunRecord {
   std::string model, topology, gpu, stack, stack_versions, strategy, precision;
   std::int64_t parameters = 0;
@@ -33,6 +41,7 @@ struct RunRecord {
   bool encoder_decoder = false;
   std::vector<RecordedValue> values;
   std::uint64_t scenario_hash = 0;
+  FlopAccount flops;
   Result result;
   std::vector<Comparison> comparisons;
   std::optional<OomAdvice> advice;  // if out of memory, and asked for

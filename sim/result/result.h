@@ -12,6 +12,7 @@
 #include "sim/base/collective_kind.h"
 #include "sim/base/id.h"
 #include "sim/base/units.h"
+#include "sim/result/critical_path.h"
 
 namespace shardsim {
 
@@ -125,6 +126,7 @@ struct Result {
   std::optional<OutOfMemory> oom;
   Flop executed;  // by one rank in a step
   Throughput throughput;
+  std::optional<CriticalPath> critical_path;  // of the last step on that rank, if asked for
   bool sampled_jitter = false;  // each rank has a speed of its own, so that none could be folded
   EngineStatistics engine;
 };

@@ -27,6 +27,18 @@ Throughput throughput(const Scenario& scenario, const Program& program, const Re
   return t;
 }
 
+FlopAccount flops(const Scenario& scenario, const OpGraph& graph, const Program& program, Flop executed) {
+  FlopAccount f{.tokens = scenario.global_batch_tokens / scenario.gpus,
+                .forward_linear = {},
+                .forward_attention = {},
+                .model = program.flop.model,
+                .hardware = program.flop.hardware,
+                .executed = executed};
+  for (const Op& op : graph.ops)
+    (op.attention_core > 0 ? f.forward_attention : f.forward_linear) += op.model_flop;
+  return f;
+}
+
 // An out-of-memory has no figures to compare, only that it does not fit.
 std::vector<Comparison> comparisons(const Scenario& scenario, const Result& r) {
   const Throughput& t = r.throughput;
@@ -71,28 +83,32 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
   const Cluster cluster{topology,           scenario.gpu,   scenario.stack, scenario.stragglers,
                         scenario.allocator, scenario.jitter};
-  RunRecord record{
-      .model = scenario.model.name,
-      .topology = scenario.topology.name,
-      .gpu = scenario.gpu.name,
-      .stack = scenario.stack.name,
-      .stack_versions = scenario.stack.versions,
-      .strategy = scenario.strategy_name,
-      .precision = scenario.precision,
-      .parameters = parameter_count(graph),
-      .gpus = scenario.gpus,
-      .micro_batch = scenario.workload.micro_batch,
-      .grad_accum = scenario.training.micro_batches,
-      .global_batch = scenario.global_batch,
-      .global_batch_tokens = scenario.global_batch_tokens,
-      .encoder_decoder = entry(scenario.model.family).encoder_decoder,
-      .values = scenario.values,
-      .scenario_hash = scenario.hash,
-      .result = simulate(program, cluster,
-                         {.fold = options.fold, .timeline = options.timeline, .memory = options.memory}),
-      .comparisons = {},
-      .advice = {}};
+  RunRecord record{.model = scenario.model.name,
+                   .topology = scenario.topology.name,
+                   .gpu = scenario.gpu.name,
+                   .stack = scenario.stack.name,
+                   .stack_versions = scenario.stack.versions,
+                   .strategy = scenario.strategy_name,
+                   .precision = scenario.precision,
+                   .parameters = parameter_count(graph),
+                   .gpus = scenario.gpus,
+                   .micro_batch = scenario.workload.micro_batch,
+                   .grad_accum = scenario.training.micro_batches,
+                   .global_batch = scenario.global_batch,
+                   .global_batch_tokens = scenario.global_batch_tokens,
+                   .encoder_decoder = entry(scenario.model.family).encoder_decoder,
+                   .values = scenario.values,
+                   .scenario_hash = scenario.hash,
+                   .flops = {},
+                   .result = simulate(program, cluster,
+                                      {.fold = options.fold,
+                                       .timeline = options.timeline,
+                                       .critical_path = options.critical_path,
+                                       .memory = options.memory}),
+                   .comparisons = {},
+                   .advice = {}};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
+  record.flops = flops(scenario, graph, program, record.result.executed);
   record.comparisons = comparisons(scenario, record.result);
   record.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return record;

@@ -46,6 +46,7 @@ Scenario resolve(const Settings& settings, const Library& library);
 
 struct RunOptions {
   bool fold = true;
+  bool critical_path = false;
   std::vector<Span>* timeline = nullptr;
   MemoryTimeline* memory = nullptr;
 };

@@ -1,6 +1,7 @@
 #include "sim/simulate/executor.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -30,12 +31,13 @@ Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass&
 }  // namespace
 
 Executor::Executor(const Program& program, const Cluster& cluster, const Job& job,
-                   std::vector<Span>* timeline, std::optional<RankClassId> recorded)
+                   std::vector<Span>* timeline, std::optional<RankClassId> recorded, CausalLog* causes)
     : program_(program),
       cluster_(cluster),
       job_(job),
       timeline_(timeline),
       recorded_(recorded),
+      causes_(causes),
       clock_(program.kernels, cluster.gpu),
       model_{cluster.stack.nccl, cluster.gpu.architecture, cluster.topology.spec().node.transport,
              cluster.topology.spec().node.network_overhead},
@@ -141,6 +143,7 @@ bool Executor::finished() {
   const int steps = static_cast<int>(completed) - 1;  // the first record is the end of the set-up
   if (steps <= steps_completed_) return false;
   steps_completed_ = steps;
+  if (causes_ != nullptr && steps > 0) forget_causes();
   if (steps < steps_min) return false;
   steady_ = std::all_of(ranks_.begin(), ranks_.end(), [&](const RankState& rank) {
     const auto duration = [&](int step) { return rank.steps[at(step)].end - rank.steps[at(step - 1)].end; };
@@ -151,6 +154,18 @@ bool Executor::finished() {
            (now.fingerprint == before.fingerprint || now.segment_calls == before.segment_calls);
   });
   return steady_ || steps == steps_max;
+}
+
+// What the next step cannot depend on.
+void Executor::forget_causes() {
+  Time began = now_;
+  OccurrenceId floor = std::numeric_limits<OccurrenceId>::max();
+  for (const RankState& rank : ranks_) {
+    began = std::min(began, rank.steps[at(steps_completed_ - 1)].end);
+    for (const StreamState& stream : rank.streams)
+      if (!stream.queue.empty()) floor = std::min(floor, stream.queue.front().issued_by);
+  }
+  causes_->forget(began - cluster_.stack.launch_latency, floor);
 }
 
 // --- streams --------------------------------------------------------------------------------------------
@@ -167,6 +182,7 @@ void Executor::advance(RankClassId r, int s) {
       return;
     }
     if (timed) rank.account.spend_on_host(now_);
+    if (causes_ != nullptr) causes_->reached(r, s, op.ready, op.issued_by);
     switch (op.kind) {
       case StreamOp::Kind::kernel: begin_kernel(r, s); return;
       case StreamOp::Kind::copy: begin_copy(r, s); return;
@@ -192,7 +208,9 @@ void Executor::advance(RankClassId r, int s) {
 void Executor::launched(RankClassId r, int s) {
   --ranks_[r].streams[at(s)].outstanding;
   const HostState& host = ranks_[r].host;
-  if (host.state == HostState::State::queue_full && host.stream.index == s) host_due(r);
+  if (host.state != HostState::State::queue_full || host.stream.index != s) return;
+  if (causes_ != nullptr) causes_->host_waited_for_launch(r, s, host.clock, now_);
+  host_due(r);
 }
 
 void Executor::begin_kernel(RankClassId r, int s) {
@@ -202,6 +220,10 @@ void Executor::begin_kernel(RankClassId r, int s) {
   stream.began = now_;
   stream.paced = false;
   ++rank.running;
+  if (const StreamOp& op = stream.queue.front(); causes_ != nullptr)
+    causes_->begin(r, s,
+                   op.work == HostWork::optimizer_op ? Occurrence::Kind::optimizer : Occurrence::Kind::kernel,
+                   {op.label}, op.issued_by, now_);
   if (s == default_stream.index) set_computing(r, true);
   launched(r, s);
   ask_repace(r);
@@ -212,6 +234,7 @@ void Executor::begin_copy(RankClassId r, int s) {
   const StreamOp& op = stream.queue.front();
   stream.busy = true;
   stream.began = now_;
+  if (causes_ != nullptr) causes_->begin(r, s, Occurrence::Kind::copy, {op.label}, op.issued_by, now_);
   launched(r, s);
   const bool to_device = static_cast<CopyDirection>(op.id) == CopyDirection::host_to_device;
   const RankClass& of = job_.ranks[r];
@@ -227,6 +250,10 @@ void Executor::finish_front(RankClassId r, int s) {
   const bool kernel = op.kind == StreamOp::Kind::kernel;
   const bool timed = s == default_stream.index;
   stream.busy = false;
+  if (causes_ != nullptr)
+    causes_->end(
+        r, s, now_,
+        kernel ? now_ - stream.began - clock_.pace({op.id}, {}, 1, job_.ranks[r].compute_scale) : Time{});
   stream.log.push(
       {.kind = kernel ? Activity::Kind::kernel : Activity::Kind::copy, .begin = stream.began, .end = now_});
   if (kernel) {
@@ -249,18 +276,21 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
   RankState& rank = ranks_[r];
   EventState& event = rank.events[at(e.index)];
   ++event.completed;
+  if (causes_ != nullptr) causes_->completed(r, e, recorded_on);
   const ActivityLog& log = rank.streams[at(recorded_on)].log;
   for (int s = 0; s < streams(); ++s) {
     StreamState& stream = rank.streams[at(s)];
     if (stream.blocked_on != e.index || event.completed < stream.queue.front().value) continue;
     stream.blocked_on = StreamState::not_blocked;
     stream.log.inherit(log, stream.began);
+    if (causes_ != nullptr) causes_->released(r, s, e, now_);
     if (s == default_stream.index) rank.account.spend_waiting(log, now_);
     stream.queue.pop();
     touch(r, s);
   }
   if (rank.host.state == HostState::State::waiting && rank.host.event == e &&
       event.completed >= event.issued) {
+    if (causes_ != nullptr) causes_->host_waited_for_event(r, e, rank.host.clock, now_);
     if (now_ > rank.host.clock) rank.host.clock = now_ + cluster_.stack.host_wake;
     host_due(r);
   }
@@ -269,13 +299,16 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
 void Executor::end_step(RankClassId r) {
   RankState& rank = ranks_[r];
   rank.steps.push_back(rank.account.end_step(now_));
+  if (causes_ != nullptr) causes_->end_step(r);
 }
 
 void Executor::check_drained(RankClassId r) {
   RankState& rank = ranks_[r];
   if (rank.host.state != HostState::State::draining) return;
-  if (std::all_of(rank.streams.begin(), rank.streams.end(), [](const StreamState& s) { return s.idle(); }))
-    host_due(r);
+  if (!std::all_of(rank.streams.begin(), rank.streams.end(), [](const StreamState& s) { return s.idle(); }))
+    return;
+  if (causes_ != nullptr) causes_->host_waited_for_device(r, rank.host.clock, now_);
+  host_due(r);
 }
 
 // A collective runs a little slower while one of its GPUs computes; waiting for an event is not computing.
@@ -341,6 +374,7 @@ void Executor::arrive(RankClassId r, int s) {
   require(comm.arrived == 0 || comm.what == what, "ranks of a group disagree on their next collective");
   stream.busy = true;
   stream.began = now_;
+  if (causes_ != nullptr) causes_->arrive(c, r, s, stream.queue.front().issued_by, now_);
   launched(r, s);
   comm.what = what;
   comm.state = CommunicatorState::State::gathering;
@@ -375,6 +409,11 @@ void Executor::finish_collective(CommunicatorId c) {
   const Plan& plan = plan_of(c, comm.what);
   const int s = program_.groups[op.group].stream.index;
   network_.stop(transfer_of(c));
+  if (causes_ != nullptr) {
+    const RankState& any = ranks_[job_.communicators[c].members.front()];
+    causes_->end_collective(c, op, {any.streams[at(s)].queue.front().label}, comm.began, plan.latency,
+                            plan.alone(), now_);
+  }
   for (const RankClassId r : job_.communicators[c].members) {
     RankState& rank = ranks_[r];
     StreamState& stream = rank.streams[at(s)];
@@ -468,6 +507,7 @@ bool Executor::next_body(RankClassId r) {
 
 void Executor::push(RankClassId r, int s, StreamOp op) {
   op.ready = ranks_[r].host.clock + cluster_.stack.launch_latency;
+  if (causes_ != nullptr) op.issued_by = causes_->issuing(r);
   StreamState& stream = ranks_[r].streams[at(s)];
   const bool was_idle = stream.idle();
   stream.queue.push(op);
@@ -551,6 +591,8 @@ bool Executor::execute(RankClassId r, const HostPass& i) {
   const Time begin = rank.host.clock;
   rank.host.clock += i.traffic * ranks_of_a_node() / cluster_.topology.spec().node.host_bandwidth;
   rank.account.host_was_busy(Spent::optimizer, begin, rank.host.clock);
+  if (causes_ != nullptr)
+    causes_->host_spent(r, Occurrence::Kind::optimizer_on_host, i.label, begin, rank.host.clock);
   return true;
 }
 
@@ -561,6 +603,7 @@ int Executor::ranks_of_a_node() const {
 bool Executor::execute(RankClassId r, const MarkBegin& i) {
   auto& marks = ranks_[r].host.marks;
   marks.push_back(i.label);
+  if (causes_ != nullptr) causes_->mark(r, i.label, ranks_[r].host.clock);
   if (marks.size() == 1) push(r, default_stream.index, {.kind = StreamOp::Kind::phase, .id = i.label.index});
   return true;
 }
@@ -568,6 +611,7 @@ bool Executor::execute(RankClassId r, const MarkBegin& i) {
 bool Executor::execute(RankClassId r, const MarkEnd&) {
   auto& marks = ranks_[r].host.marks;
   marks.pop_back();
+  if (causes_ != nullptr) causes_->unmark(r, ranks_[r].host.clock);
   if (marks.empty()) push(r, default_stream.index, {.kind = StreamOp::Kind::phase, .id = -1});
   return true;
 }
@@ -593,7 +637,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
   RankState& rank = ranks_[r];
   HostState& host = rank.host;
   if (host.free_began) {  // served already; cudaFree has come back
-    host.clock += host.driver;
+    drive(r, host.driver);
     rank.account.host_was_busy(Spent::allocator_retry, *std::exchange(host.free_began, {}), host.clock);
     return true;
   }
@@ -609,7 +653,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
             : rank.allocator.allocate(tensor.bytes, tensor.stream);
   if (!allocated) {
     note_memory(r);
-    host.clock += cost(allocated.calls);
+    drive(r, cost(allocated.calls), retry);
     if (retry) {
       out_of_memory(r, i.tensor, allocated.refused);
     } else {
@@ -629,10 +673,18 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
     check_drained(r);
     return false;
   }
-  host.clock += cost(allocated.calls);
+  drive(r, cost(allocated.calls), retry);
   if (retry)
     rank.account.host_was_busy(Spent::allocator_retry, *std::exchange(host.retry_began, {}), host.clock);
   return true;
+}
+
+void Executor::drive(RankClassId r, Time cost, bool retry) {
+  HostState& host = ranks_[r].host;
+  const Time begin = std::exchange(host.clock, host.clock + cost);
+  if (causes_ != nullptr)
+    causes_->host_spent(r, retry ? Occurrence::Kind::retry : Occurrence::Kind::driver, {-1}, begin,
+                        host.clock);
 }
 
 // Mapping and unmapping pages is taken to cost what cudaMalloc and cudaFree of as many bytes do.

@@ -25,6 +25,7 @@
 #include "sim/result/memory_timeline.h"
 #include "sim/result/result.h"
 #include "sim/simulate/cluster.h"
+#include "sim/simulate/critical_path.h"
 #include "sim/simulate/job.h"
 #include "sim/simulate/kernel_clock.h"
 #include "sim/simulate/stream.h"
@@ -93,9 +94,10 @@ struct RankState {
 
 class Executor {
  public:
-  // `recorded`: the class whose memory is recorded row by row.
+  // `recorded`: the class whose memory is recorded row by row. `causes`, if set, receives why everything
+  // began when it did.
   Executor(const Program& program, const Cluster& cluster, const Job& job, std::vector<Span>* timeline,
-           std::optional<RankClassId> recorded = {});
+           std::optional<RankClassId> recorded = {}, CausalLog* causes = nullptr);
 
   void run();
 
@@ -193,12 +195,15 @@ class Executor {
   void note_memory(RankClassId r);
   void out_of_memory(RankClassId r, TensorId tensor, Bytes refused);
   bool next_body(RankClassId r);
+  void drive(RankClassId r, Time cost, bool retry = false);  // the host is in the driver
+  void forget_causes();
 
   const Program& program_;
   const Cluster& cluster_;
   const Job& job_;
   std::vector<Span>* timeline_;
   std::optional<RankClassId> recorded_;
+  CausalLog* causes_;
   KernelClock clock_;
   CollectiveModel model_;
   Agenda agenda_;

@@ -145,7 +145,8 @@ class Placement {
         rank.from_device = {{link_class(class_of, colour, copy_link(r, false)), 1}};
         job.ranks.push_back(std::move(rank));
       }
-      ++job.ranks[RankClassId{class_of[at(colour[at(r)])]}].count;
+      job.class_of.push_back({class_of[at(colour[at(r)])]});
+      ++job.ranks[job.class_of.back()].count;
     }
     for (std::size_t i = 0; i < instances_.size(); ++i) {
       const Instance& instance = instances_[i];

@@ -45,6 +45,7 @@ struct Job {
   IdVector<RankClassId, RankClass> ranks;
   IdVector<CommunicatorId, Communicator> communicators;
   std::vector<Bandwidth> capacity;  // by link class
+  IdVector<Rank, RankClassId> class_of;
 };
 
 // With fold = false every rank, group and link is a class of its own. Requires: the program's world is the

@@ -85,6 +85,14 @@ Cluster sampled(const Cluster& cluster, std::int64_t ranks) {
   return result;
 }
 
+void describe_path(Result& result, const Job& job, const Executor& run, const CausalLog& causes) {
+  const auto step = static_cast<std::size_t>(run.steps_completed());
+  if (step < 1) return;
+  const RankClassId slowest = job.class_of[result.slowest];
+  const std::vector<StepRecord>& steps = run.ranks()[slowest].steps;
+  result.critical_path = causes.path(result.slowest, step, steps[step - 1].end, steps[step].end);
+}
+
 void add_expected_jitter(Result& result, const Jitter& jitter, std::int64_t ranks) {
   if (jitter.mode != Jitter::Mode::expected_maximum || jitter.step_sigma == 0) return;
   const double share = jitter.step_sigma * expected_maximum_of_normals(ranks);
@@ -93,17 +101,28 @@ void add_expected_jitter(Result& result, const Jitter& jitter, std::int64_t rank
   result.breakdown[static_cast<std::size_t>(Spent::jitter)] = jitter_time;
   result.step_time += jitter_time;
   for (Time& step : result.step_times) step += more(step);
+  if (result.critical_path && jitter_time > Time{})
+    result.critical_path->segments.push_back({.kind = PathKind::jitter,
+                                              .rank = result.slowest,
+                                              .phase = "",
+                                              .label = "expected maximum",
+                                              .reason = "the slowest of all ranks is slower than the mean",
+                                              .begin = result.step_time - jitter_time,
+                                              .time = jitter_time});
 }
 
 Result replay(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
   const Job job = place(program, cluster, options.fold);
-  Executor run(program, cluster, job, options.timeline);
+  std::optional<CausalLog> causes;
+  if (options.critical_path) causes.emplace(program, job);
+  Executor run(program, cluster, job, options.timeline, {}, causes ? &*causes : nullptr);
   run.run();
   Result result;
   result.steady = run.steady();
   result.steps = run.steps_completed();
   result.oom = run.oom();
   describe_step(result, program, job, run);
+  if (causes && !result.oom) describe_path(result, job, run, *causes);
   describe_memory(result, cluster, job, run);
   if (options.memory != nullptr) *options.memory = memory_of(fullest_of(run), program, cluster, job);
   result.engine = {.events = run.events(),
@@ -124,7 +143,7 @@ Result simulate(const Program& program, const Cluster& given, const SimulateOpti
   SimulateOptions options = given_options;
   options.fold = options.fold && !every_rank;
   std::optional<Result> result;
-  if (options.timeline == nullptr && options.memory == nullptr)
+  if (options.timeline == nullptr && options.memory == nullptr && !options.critical_path)
     result = extrapolate_accumulation(
         program, [&](const Program& shorter) { return replay(shorter, cluster, options); });
   if (!result) result = replay(program, cluster, options);

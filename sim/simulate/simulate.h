@@ -13,6 +13,7 @@ namespace shardsim {
 struct SimulateOptions {
   bool fold = true;  // simulate one rank of each class; false gives the same result, slower
   std::vector<Span>* timeline = nullptr;  // if set, receives every kernel, collective and copy
+  bool critical_path = false;             // in the result: what the reported step consists of, in order
   MemoryTimeline* memory = nullptr;  // if set, receives the memory of the fullest rank; runs everything twice
 };
 

@@ -58,8 +58,9 @@ struct StreamOp {
   HostWork work{};      // kernel
   std::int32_t id = 0;  // KernelId, CollectiveId, EventId; copy: direction; phase: LabelId or -1
   std::int32_t label = 0;
-  std::int64_t value = 0;  // wait: how many records of the event must have completed; copy: bytes
-  Time ready{};            // the host has issued it and the launch has reached the GPU
+  std::int32_t issued_by = 0;  // if the causes are recorded: the occurrence on the host
+  std::int64_t value = 0;      // wait: how many records of the event must have completed; copy: bytes
+  Time ready{};                // the host has issued it and the launch has reached the GPU
 };
 
 // First in, first out, without allocation once it has grown.

@@ -32,6 +32,13 @@ small=(--model t5-small --topology a100-80gb-roce-2000 --gpus 16 --strategy fsdp
 expect 0 'model TFLOPS' "$shardsim" run "${small[@]}"
 expect 0 '"schema": "shardsim.run/1"' "$shardsim" run "${small[@]}" --format json
 expect 0 'simulated.step_time_s' "$shardsim" run "${small[@]}" --format csv
+expect 0 'critical path of step' "$shardsim" run "${small[@]}" --explain
+expect 0 'longest segments' "$shardsim" run "${small[@]}" --explain path
+expect 0 'MFU' "$shardsim" run --explain mfu "${small[@]}"
+expect 0 '"critical_path": [' "$shardsim" run "${small[@]}" --explain --format json
+expect 2 '--explain speed: path or mfu is expected' "$shardsim" run "${small[@]}" --explain speed
+expect 0 'jitter' "$shardsim" run "${small[@]}" --set jitter.step_sigma=0.01
+expect 0 'none is folded' "$shardsim" run "${small[@]}" --set jitter.step_sigma=0.01 --set jitter.mode=sampled
 expect 0 'OUT OF MEMORY' "$shardsim" run --model t5-11b --topology a100-80gb-roce-2000 --gpus 512 --strategy ddp
 expect 3 'OUT OF MEMORY' "$shardsim" run --model t5-11b --topology a100-80gb-roce-2000 --gpus 512 --strategy ddp --fail-on-oom
 expect 0 'default: full sharding' "$shardsim" check "${small[@]}"

@@ -1,10 +1,12 @@
 // Do the reports say what the results hold, in the promised format?
+#include <set>
 #include <sstream>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 #include "sim/report/csv.h"
+#include "sim/report/explain.h"
 #include "sim/report/json.h"
 #include "sim/report/table.h"
 #include "sim/report/text.h"
@@ -71,6 +73,68 @@ TEST_CASE("the JSON of a run holds the result's numbers, and its parts sum") {
   CHECK(j["scenario"]["cluster.gpus"]["value"] == 16);
   CHECK(j["scenario"]["cluster.gpus"]["origin"] == "--set cluster.gpus=16");
   CHECK(j["engine"]["rank_classes"] == 1);
+}
+
+const RunRecord& explained_run() {
+  static const RunRecord record = [] {
+    ScenarioFile file;
+    file.settings.scenario = {"test"};
+    for (const char* set : {"model=gpt2", "topology=dgx-a100-80gb", "cluster.gpus=16",
+                            "training.micro_batch=4", "training.grad_accum=2", "jitter.step_sigma=0.01",
+                            "straggler[0].gpu=3", "straggler[0].compute_scale=0.7"})
+      assign(file, set);
+    return run(resolve(file.settings, test_library()), {.critical_path = true});
+  }();
+  return record;
+}
+
+TEST_CASE("the critical path in JSON satisfies the schema and sums to the step; unasked, it is not there") {
+  const std::string document = to_json(explained_run(), {"0.1.0", "abc"});
+  CHECK(violation(document, "run") == "");
+  const json j = json::parse(document);
+  double total = 0;
+  std::set<std::string> kinds;
+  for (const json& part : j["critical_path"]) {
+    total += part["time_s"].get<double>();
+    kinds.insert(part["kind"]);
+    CHECK(part["latency_s"].get<double>() + part["slowed_s"].get<double>() <= part["time_s"].get<double>());
+    CHECK(part["reason"] != "");
+  }
+  CHECK(total == doctest::Approx(j["step_time_s"].get<double>()));
+  for (const char* kind : {"compute", "straggler", "jitter"}) CHECK(kinds.count(kind) == 1);
+  CHECK_FALSE(json::parse(to_json(small_run(), {"0.1.0", "abc"})).contains("critical_path"));
+}
+
+TEST_CASE("the explanation names every part of the step, and what is in the way") {
+  const std::string text = explain_step(explained_run());
+  CHECK(text.find("kernels of forward and backward run") != std::string::npos);
+  CHECK(text.find("rank 3") != std::string::npos);
+  CHECK(text.find("what would help") != std::string::npos);
+  CHECK(text.find("0 ... 11") != std::string::npos);  // the blocks, in one line
+  CHECK(text.find("(rank 3)") != std::string::npos);
+  const Breakdown& b = explained_run().result.breakdown;
+  for (int k = 0; k < spent_kinds; ++k)
+    if (b[static_cast<std::size_t>(k)].count > 0)
+      CHECK(text.find(std::string(name(static_cast<Spent>(k))).substr(0, 7)) != std::string::npos);
+}
+
+// 6 N T and the attention term by hand: gpt2 has 12 layers of 768, the tied head 50257 x 768.
+TEST_CASE("the definitions of MFU come with numbers that give it") {
+  const RunRecord& run = explained_run();
+  const FlopAccount& f = run.flops;
+  const double tokens = 4.0 * 2 * 1024;
+  CHECK(static_cast<double>(f.tokens) == tokens);
+  const double weights = 12.0 * 12 * 768 * 768 + 50257.0 * 768;
+  CHECK(f.forward_linear.count == doctest::Approx(2 * weights * tokens / 2));
+  CHECK(f.forward_attention.count == doctest::Approx(4.0 * 12 * 768 * 1024 * tokens / 2));
+  CHECK(f.model.count == doctest::Approx(3 * 2 * (f.forward_linear.count + f.forward_attention.count)));
+  const json j = json::parse(to_json(run, {"0.1.0", "abc"}));
+  CHECK(j["mfu"].get<double>() ==
+        doctest::Approx(j["flops_per_gpu"]["model"].get<double>() / j["step_time_s"].get<double>() /
+                        (j["peak_tflops"]["value"].get<double>() * 1e12)));
+  const std::string text = explain_mfu(run);
+  CHECK(text.find(fmt::format("{:.1f}%", 100 * j["mfu"].get<double>())) != std::string::npos);
+  CHECK(text.find("8,192") != std::string::npos);
 }
 
 TEST_CASE("running out of memory is an answer with its evidence") {

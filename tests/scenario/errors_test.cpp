@@ -309,6 +309,15 @@ TEST_CASE("stragglers that do not exist") {
       "a.toml:9:7: GPU 3 is a straggler twice");
 }
 
+TEST_CASE("jitter that cannot be") {
+  CHECK(complaint(good + "[jitter]\nstep_sigma = 0.6") ==
+        "a.toml:6:14: jitter.step_sigma is 0.6; a value from 0 to 0.5 is expected");
+  CHECK(complaint(good + "[jitter]\nmode = \"max\"") ==
+        "a.toml:6:8: jitter.mode cannot be \"max\"; known: expected-maximum, sampled");
+  CHECK(complaint(good + "[jitter]\nseed = 3") ==
+        "a.toml:6:8: nothing is drawn unless jitter.mode = \"sampled\"");
+}
+
 TEST_CASE("--set: its own place, bare words, types") {
   CHECK(complaint(good, {"strategy.sharding_factor=4"}) == "");
   CHECK(complaint(good, {"training.precision=fp32"}) == "");

@@ -61,6 +61,21 @@ TEST_CASE("a topology's transport may change some constants of the one it is bas
   CHECK_THROWS_AS(scenario(t5, {"topology.node.transport.based_on=ibb"}), InputError);
 }
 
+TEST_CASE("jitter is the topology's, unless the scenario says otherwise, and none where neither does") {
+  CHECK(scenario(t5).jitter.step_sigma == 0);
+  CHECK(value(scenario(t5), "jitter.step_sigma").origin == "default: the topology's step_jitter");
+  const Scenario cloud = scenario(t5, {"topology.fabric.step_jitter=0.008"});
+  CHECK(cloud.jitter.step_sigma == 0.008);
+  CHECK(value(cloud, "jitter.step_sigma").origin == "default: the topology's step_jitter");
+  const Scenario own = scenario(t5, {"topology.fabric.step_jitter=0.008", "jitter.step_sigma=0.02"});
+  CHECK(own.jitter.step_sigma == 0.02);
+  CHECK(own.jitter.mode == Jitter::Mode::expected_maximum);
+  CHECK(text(own, "jitter.seed") == "absent");
+  const Scenario sampled = scenario(t5, {"jitter.step_sigma=0.02", "jitter.mode=sampled", "jitter.seed=9"});
+  CHECK(sampled.jitter.mode == Jitter::Mode::sampled);
+  CHECK(sampled.jitter.seed == 9);
+}
+
 TEST_CASE("defaults are legal for the GPU") {
   CHECK(text(scenario(t5), "training.precision") == "bf16-mixed");
   const Scenario v100 = scenario("model = \"gpt2\"\ntopology = \"dgx1-v100-32gb\"\n[cluster]\ngpus = 8\n");
