@@ -31,8 +31,8 @@ CollectiveQuery on(const std::string& topology, const std::string& gpus, const s
 }
 std::vector<std::int64_t> sizes_of(const std::string& sizes) {
   std::vector<std::int64_t> bytes;
-  for (const CollectiveLine& line : table_of(on("dgx-a100-80gb", "8", sizes)).tables.front().lines)
-    bytes.push_back(line.bytes.count);
+  const CollectiveResult result = table_of(on("dgx-a100-80gb", "8", sizes));
+  for (const CollectiveLine& line : result.tables.front().lines) bytes.push_back(line.bytes.count);
   return bytes;
 }
 
