@@ -232,6 +232,11 @@ void Settings::set(const std::string& key, const Scalar& value, const Origin& or
         return v.first.starts_with(prefix) && v.second.origin.kind < origin.kind;
       });
   }
+  // A library file is read after the scenario that names another transport than it.
+  const Setting* transport = find("topology.node.transport");
+  if (transport != nullptr && transport->origin.kind > origin.kind && origin.kind == Origin::Kind::library &&
+      key.starts_with("topology.node.transport."))
+    return;
   const auto found = values_.find(key);
   if (found == values_.end())
     values_.emplace(key, Setting{legal, origin});

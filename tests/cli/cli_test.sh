@@ -80,7 +80,7 @@ expect 0 'topology,stack,kind' "$shardsim" collective "${coll[@]}" --axis shard 
 expect 0 '"$schema"' "$shardsim" schema collective
 
 # Folding changes nothing but the engine's statistics.
-strip() { grep -vE '"(events|allocator_calls|wall_s|rank_classes)"'; }
+strip() { grep -vE '"(events|allocator_calls|wall_s|rank_classes|folded)"'; }
 "$shardsim" run "${small[@]}" --format json | strip >folded
 "$shardsim" run "${small[@]}" --format json --no-fold | strip >unfolded
 check 'cmp -s folded unfolded'

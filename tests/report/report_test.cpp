@@ -3,11 +3,13 @@
 #include <sstream>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "sim/report/csv.h"
 #include "sim/report/explain.h"
 #include "sim/report/json.h"
+#include "sim/report/numbers.h"
 #include "sim/report/table.h"
 #include "sim/report/text.h"
 
@@ -115,7 +117,7 @@ TEST_CASE("the explanation names every part of the step, and what is in the way"
   const Breakdown& b = explained_run().result.breakdown;
   for (int k = 0; k < spent_kinds; ++k)
     if (b[static_cast<std::size_t>(k)].count > 0)
-      CHECK(text.find(std::string(name(static_cast<Spent>(k))).substr(0, 7)) != std::string::npos);
+      CHECK(text.find(with_spaces(name(static_cast<Spent>(k))).substr(0, 7)) != std::string::npos);
 }
 
 // 6 N T and the attention term by hand: gpt2 has 12 layers of 768, the tied head 50257 x 768.

@@ -83,6 +83,7 @@ Scenario bound_by_compute(const std::vector<std::pair<std::string, Scalar>>& set
   n.launch = s.topology.node.network_overhead = s.topology.node.transport.hop_latency = {};
   n.nvlink_efficiency = {{1, 1.0}};
   s.topology.node.transport.half_rate_mib = 0;
+  s.jitter.step_sigma = 0;
   s.gpu.sms = 1'000'000'000;  // the few that a waiting collective holds do not matter
   return s;
 }
