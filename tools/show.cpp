@@ -71,7 +71,7 @@ std::string show_list(const Library& library, const std::string& kind) {
 
 std::string show_topology(const Library& library, const std::string& name) {
   const Scenario s = on_topology(library, name);
-  const Topology topology(s.topology, s.gpu, static_cast<int>(s.gpus));
+  const Topology topology(s.topology, s.gpu, static_cast<int>(s.gpus), s.degraded_links);
   const NodeSpec& node = s.topology.node;
   std::string out = fmt::format("{}\n  source  {}\n", s.topology.name, s.topology.source);
   out += fmt::format("  node    {} x {}, {}\n", node.gpus, s.gpu.name, shardsim::name(node.intra));
@@ -99,7 +99,7 @@ std::string show_topology(const Library& library, const std::string& name) {
 
 std::string show_topology_graphviz(const Library& library, const std::string& name) {
   const Scenario s = on_topology(library, name);
-  return graphviz(Topology(s.topology, s.gpu, static_cast<int>(s.gpus)));
+  return graphviz(Topology(s.topology, s.gpu, static_cast<int>(s.gpus), s.degraded_links));
 }
 
 std::string show_model(const Library& library, const std::string& name) {

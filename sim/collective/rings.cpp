@@ -294,6 +294,14 @@ RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members) 
     lay_node_rings(topology, fullest->node, fullest->gpus, inside, fabric.channels);
     fabric.node_rate = inside.rate(fabric.channels, [](LinkClass) { return true; });
     fabric.links = inside.links();
+    // Nodes are alike but for degraded links; the slowest one holds up the others.
+    for (const OnNode& on : nodes) {
+      if (on.gpus.size() < 2 || !topology.has_degraded_links(on.node)) continue;
+      Tally here(topology);
+      int channels = 0;
+      lay_node_rings(topology, on.node, on.gpus, here, channels);
+      fabric.node_rate = std::min(fabric.node_rate, here.rate(channels, [](LinkClass) { return true; }));
+    }
   }
   if (fabric.nodes > 1) {
     Tally all(topology);

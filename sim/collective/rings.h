@@ -25,7 +25,8 @@ struct RingFabric {
   bool nvswitch = false;     // through switches that join them all
   int channels = 1;
   std::vector<ChannelsOnLink> links;  // sorted by link
-  // Wire rate of the group alone on its links: bytes per second that each rank sends to the next.
+  // Wire rate of the group alone on its links: bytes per second that each rank sends to the next. The slowest
+  // node and the slowest link of the group count.
   std::optional<Bandwidth> node_rate;     // inside a node; none with one rank per node
   std::optional<Bandwidth> network_rate;  // between nodes; none with one node
 };

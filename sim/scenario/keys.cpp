@@ -193,8 +193,18 @@ constexpr KeySpec table[] = {
     num_key("measured.peak_device_gib", 1e-9, 1e6, "of that run: reserved and outside the allocator"),
     flag_key("measured.fits", "whether it ran; false = out of memory"),
 
-    text_key("degraded_link[]", "!a what-if"),
-    text_key("background_job[]", "!a what-if"),
+    int_key("degraded_link[].node", 0, 4194303, "node of the device; leaf switches have none"),
+    text_key(
+        "degraded_link[].device",
+        "gpu3 = the NVLinks of that GPU, nic2 = that NIC's network link, leaf4 = a leaf switch's uplinks"),
+    num_key("degraded_link[].scale", 1e-3, 1, "what is left of their bandwidth, in both directions"),
+    int_key("background_job[].leaf", 0, 4194303,
+            "leaf switch whose uplinks other jobs use; default: every one"),
+    int_key("background_job[].node", 0, 4194303, "node of the device"),
+    text_key("background_job[].device", "nic2: other jobs use that NIC's network link"),
+    num_key("background_job[].gb_per_s", 1e-3, 1e6, "offered load per link and direction, GB/s"),
+    int_key("background_job[].flows", 1, 1e6,
+            "weight of that load where a link is full; a ring has two channels per NIC"),
 };
 
 // Options that not every strategy has; a key that ends in a dot stands for its table. The first match counts.

@@ -66,6 +66,8 @@ void Resolver::read_what_ifs() {
         {{static_cast<std::int32_t>(gpu)}, required<double>(prefix + "compute_scale", "a straggler")});
   }
   read_jitter();
+  read_degraded_links();
+  read_background_jobs();
   text("network.detail", "fluid", "fast, and exact where transfers do not queue");
 }
 

@@ -70,6 +70,18 @@ class Resolver {
   void check_sizes() const;
   void collect_values();
 
+  // --- resolve_what_ifs.cpp ---
+  struct Device {
+    std::string kind;  // "gpu", "nic", "leaf"
+    int number;
+  };
+  void read_degraded_links();
+  void read_background_jobs();
+  Device device(const std::string& key, const std::vector<std::string>& kinds) const;
+  int node_index(const std::string& key) const;
+  std::vector<LinkId> links_to_degrade(const Topology& topology, const std::string& prefix);
+  std::vector<LinkId> links_shared_with_others(const Topology& topology, const std::string& prefix);
+
   // --- resolve_model.cpp ---
   void read_model();
   void reject_what_the_family_lacks(const FamilyEntry& family);

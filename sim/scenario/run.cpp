@@ -80,9 +80,10 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const OpGraph graph = graph_of(scenario);
   const Program program = compile(scenario, graph);
-  const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus));
+  const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus),
+                          scenario.degraded_links);
   const Cluster cluster{topology,           scenario.gpu,   scenario.stack, scenario.stragglers,
-                        scenario.allocator, scenario.jitter};
+                        scenario.allocator, scenario.jitter,   scenario.background};
   RunRecord record{.model = scenario.model.name,
                    .topology = scenario.topology.name,
                    .gpu = scenario.gpu.name,

@@ -34,6 +34,8 @@ struct Scenario {
   std::string precision;      // as in the scenario
   std::vector<Straggler> stragglers;
   Jitter jitter;
+  std::vector<DegradedLink> degraded_links;
+  std::vector<BackgroundTraffic> background;
   AllocatorConfig allocator;
   std::int64_t global_batch = 0;         // sequences
   std::int64_t global_batch_tokens = 0;  // encoder + decoder

@@ -32,6 +32,13 @@ struct Jitter {
 constexpr std::string_view name(Jitter::Mode mode) {
   return mode == Jitter::Mode::sampled ? "sampled" : "expected-maximum";
 }
+// What other jobs put on a link: at the fluid level one transfer that never ends, at the chunk level messages
+// without end.
+struct BackgroundTraffic {
+  LinkId link;
+  Bandwidth rate;          // offered; it gets less where the link is full
+  std::int64_t flows = 2;  // its weight against a collective's channels on the link
+};
 
 struct Cluster {
   const Topology& topology;
@@ -40,6 +47,7 @@ struct Cluster {
   std::vector<Straggler> stragglers;
   AllocatorConfig allocator{};
   Jitter jitter{};
+  std::vector<BackgroundTraffic> background{};
 };
 
 }  // namespace shardsim

@@ -44,7 +44,8 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
       agenda_(static_cast<int>(job.ranks.size()) * (streams() + 1) +
               static_cast<int>(job.communicators.size())),
       network_(job.capacity,
-               static_cast<int>(job.communicators.size() + job.ranks.size() * program.streams.size())),
+               static_cast<int>(job.communicators.size() + job.ranks.size() * program.streams.size() +
+                                job.background.size())),
       copies_(job.ranks.size() * program.streams.size()) {
   for (const RankClass& rank : job.ranks) {
     const Bytes outside = outside_allocator(cluster, job, rank);
@@ -58,6 +59,11 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
   for (std::size_t c = 0; c < job.communicators.size(); ++c)
     communicators_.push_back(
         CommunicatorState{.plans = IdVector<CollectiveId, std::optional<Plan>>(program.collectives.size())});
+  TransferId other{static_cast<std::int32_t>(communicators_.size() + copies_.size())};
+  for (const SharedLink& shared : job.background) {
+    network_.start(other, shared.link.front().weight, shared.rate, shared.link);
+    ++other.index;
+  }
 }
 
 // --- one instant ----------------------------------------------------------------------------------------
@@ -445,6 +451,7 @@ void Executor::change_rate(TransferId t) {
   const int communicators = static_cast<int>(communicators_.size());
   if (t.index >= communicators) {
     const int i = t.index - communicators;
+    if (at(i) >= copies_.size()) return;  // another job's
     update(copies_[at(i)], rate, stream_agent({i / streams()}, i % streams()));
     return;
   }

@@ -42,6 +42,11 @@ class Placement {
         instances_.push_back({g, std::move(group), std::move(fabric)});
       }
     find_links();
+    background_.resize(links_.size());
+    for (const BackgroundTraffic& b : cluster.background)
+      if (const int l = position_[at(b.link.index)]; l >= 0)
+        background_[at(l)].emplace_back(b.rate.count, b.flows);
+    for (auto& on_link : background_) std::sort(on_link.begin(), on_link.end());
   }
 
   Job job(bool fold) {
@@ -84,7 +89,7 @@ class Placement {
     ColouredGraph g;
     Numbering<std::tuple<int, double>> rank_colour;
     Numbering<std::tuple<int, int, int, int, bool, int, std::int64_t, std::int64_t>> instance_colour;
-    Numbering<std::int64_t> link_colour;
+    Numbering<std::pair<std::int64_t, Traffic>> link_colour;
     // Colours of the three kinds are kept apart by their remainder.
     for (int r = 0; r < ranks(); ++r) g.colour.push_back(3 * rank_colour({0, scale_[at(r)]}));
     for (const Instance& i : instances_) {
@@ -94,7 +99,8 @@ class Placement {
                                    f.channels, f.node_rate.value_or(Bandwidth{}).count,
                                    f.network_rate.value_or(Bandwidth{}).count}));
     }
-    for (const LinkId l : links_) g.colour.push_back(2 + 3 * link_colour(topology_.capacity(l).count));
+    for (std::size_t l = 0; l < links_.size(); ++l)
+      g.colour.push_back(2 + 3 * link_colour({topology_.capacity(links_[l]).count, background_[l]}));
 
     for (std::size_t i = 0; i < instances_.size(); ++i) {
       for (const Rank r : instances_[i].members)
@@ -130,6 +136,8 @@ class Placement {
     std::vector<std::size_t> link_of_class;
     for (std::size_t l = 0; l < links_.size(); ++l)
       if (enter(link_vertex(l), job.capacity.size())) {
+        for (const auto& [rate, flows] : background_[l])
+          job.background.push_back({{{static_cast<int>(job.capacity.size()), flows}}, Bandwidth{rate}});
         job.capacity.push_back(topology_.capacity(links_[l]));
         link_of_class.push_back(l);
       }
@@ -204,6 +212,8 @@ class Placement {
   std::vector<double> scale_;
   std::vector<Instance> instances_;
   std::vector<LinkId> links_;
+  using Traffic = std::vector<std::pair<std::int64_t, std::int64_t>>;  // rate and flows of other jobs, sorted
+  std::vector<Traffic> background_;                                    // by position in links_
   std::vector<int> position_;  // of each link of the topology in links_, -1 = not used
 };
 

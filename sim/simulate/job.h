@@ -41,11 +41,18 @@ struct Communicator {
   std::array<std::vector<LinkShare>, link_loads> links;  // by LinkLoad: link classes; weights are channels
 };
 
+// Other jobs' traffic on a link class.
+struct SharedLink {
+  std::vector<LinkShare> link;  // one
+  Bandwidth rate;
+};
+
 struct Job {
   IdVector<RankClassId, RankClass> ranks;
   IdVector<CommunicatorId, Communicator> communicators;
   std::vector<Bandwidth> capacity;  // by link class
   IdVector<Rank, RankClassId> class_of;
+  std::vector<SharedLink> background;
 };
 
 // With fold = false every rank, group and link is a class of its own. Requires: the program's world is the

@@ -1,5 +1,6 @@
 #include "sim/topology/topology.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "sim/base/check.h"
@@ -7,12 +8,18 @@
 
 namespace shardsim {
 
-Topology::Topology(TopologySpec spec, const Gpu& gpu, int gpus)
+Topology::Topology(TopologySpec spec, const Gpu& gpu, int gpus, const std::vector<DegradedLink>& degraded)
     : spec_(std::move(spec)),
       shape_(make_node_shape(spec_.node, gpu)),
       gpus_(gpus),
       nodes_((gpus + spec_.node.gpus - 1) / spec_.node.gpus) {
   require(gpus > 0 && (gpus <= spec_.node.gpus || gpus % spec_.node.gpus == 0), "nodes are filled whole");
+  for (const DegradedLink& d : degraded) {
+    require(d.link.index >= 0 && d.link.index < links() && d.scale > 0, "a degraded link exists");
+    const double part = static_cast<double>(full_capacity(d.link).count) * d.scale;
+    degraded_.emplace_back(d.link, Bandwidth{std::max<std::int64_t>(1, std::llround(part))});
+  }
+  std::sort(degraded_.begin(), degraded_.end());
 }
 
 int Topology::leaves() const {
@@ -39,6 +46,20 @@ Bandwidth Topology::leaf_capacity() const {
 }
 
 Bandwidth Topology::capacity(LinkId link) const {
+  if (!degraded_.empty()) {
+    const auto found = std::lower_bound(degraded_.begin(), degraded_.end(), std::pair(link, Bandwidth{}));
+    if (found != degraded_.end() && found->first == link) return found->second;
+  }
+  return full_capacity(link);
+}
+
+bool Topology::has_degraded_links(int node) const {
+  const auto first =
+      std::lower_bound(degraded_.begin(), degraded_.end(), std::pair(link(node, 0), Bandwidth{}));
+  return first != degraded_.end() && first->first < link(node + 1, 0);
+}
+
+Bandwidth Topology::full_capacity(LinkId link) const {
   if (link.index >= nodes_ * links_per_node()) return leaf_capacity();
   return shape_.links[static_cast<std::size_t>(link.index % links_per_node())].capacity;
 }

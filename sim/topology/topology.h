@@ -4,6 +4,7 @@
 // and routes follow by arithmetic and a cluster of any size is a few hundred bytes:
 //   link id of a node    node * links_per_node + local link
 //   link id of a leaf    after all nodes: 2 * leaf (up to the spine), 2 * leaf + 1 (down)
+// What-ifs (degraded links) are a short list of exceptions beside the arithmetic.
 // Leaves out: adaptive routing and congestion inside the spine (it is non-blocking), NUMA hops, several rails
 // of one NIC.
 #pragma once
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sim/base/id.h"
@@ -53,11 +55,17 @@ struct NodeShape {
   int nvlinks = 0;                      // of one GPU
 };
 
+// A link that has only a part of its capacity.
+struct DegradedLink {
+  LinkId link;
+  double scale = 1.0;  // > 0
+};
+
 class Topology {
  public:
   // Ranks fill nodes one after the other. Throws InputError when an explicit link list does not connect the
-  // GPUs. Requires: gpus <= spec.node.gpus or a multiple of it.
-  Topology(TopologySpec spec, const Gpu& gpu, int gpus);
+  // GPUs. Requires: gpus <= spec.node.gpus or a multiple of it; no link is degraded twice.
+  Topology(TopologySpec spec, const Gpu& gpu, int gpus, const std::vector<DegradedLink>& degraded = {});
 
   int gpus() const { return gpus_; }
   int nodes() const { return nodes_; }
@@ -71,6 +79,7 @@ class Topology {
   int links() const { return nodes_ * links_per_node() + 2 * leaves(); }
   LinkId link(int node, int local) const { return {node * links_per_node() + local}; }
   Bandwidth capacity(LinkId link) const;
+  bool has_degraded_links(int node) const;
   LinkClass link_class(LinkId link) const;
   std::string link_name(LinkId link) const;  // "node3.gpu0 -> nvswitch"
 
@@ -83,10 +92,12 @@ class Topology {
  private:
   int links_per_node() const { return static_cast<int>(shape_.links.size()); }
   Bandwidth leaf_capacity() const;
+  Bandwidth full_capacity(LinkId link) const;
 
   TopologySpec spec_;
   NodeShape shape_;
   int gpus_, nodes_;
+  std::vector<std::pair<LinkId, Bandwidth>> degraded_;  // sorted
 };
 
 }  // namespace shardsim

@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "sim/base/random.h"
+#include "sim/topology/device_links.h"
 
 #include "tests/support/hardware.h"
 #include "tests/support/print.h"
@@ -384,6 +385,33 @@ TEST_CASE("where one switch joins the nodes, the same GPUs of other nodes have t
     for (ChannelsOnLink& on : links) on.link.index += shift * static_cast<int>(t.node().links.size());
     CHECK(other.links == links);
   });
+}
+
+// --- degraded links ---------------------------------------------------------------------------------------
+
+Topology dgx_a100(int gpus, const std::vector<LinkId>& links, double scale) {
+  std::vector<DegradedLink> degraded;
+  for (const LinkId l : links) degraded.push_back({l, scale});
+  return {cluster(Intra::nvswitch, 8, 25_GBps, 0.96), gpu_named("a100-sxm-80gb"), gpus, degraded};
+}
+
+TEST_CASE("a degraded NIC or GPU slows the rings that cross it, on whatever node it is, and no others") {
+  const Topology whole = dgx_a100(24);
+  const RingFabric before = rings_of_all(whole);
+  for (int node = 0; node < 3; ++node) {
+    const Topology slow_nic = dgx_a100(24, links_of_nic(whole, node, 5), 0.5);
+    CHECK(rings_of_all(slow_nic).network_rate == Bandwidth{before.network_rate->count / 2});
+    CHECK(rings_of_all(slow_nic).node_rate == before.node_rate);
+    const Topology slow_gpu = dgx_a100(24, nvlinks_of_gpu(whole, node, 3), 0.25);
+    CHECK(rings_of_all(slow_gpu).node_rate == Bandwidth{before.node_rate->count / 4});
+    CHECK(rings_of_all(slow_gpu).network_rate == before.network_rate);
+    for (int other = 0; other < 3; ++other) {
+      std::vector<int> members(8);
+      std::iota(members.begin(), members.end(), 8 * other);
+      const Bandwidth alone = *rings(whole, members).node_rate;
+      CHECK(rings(slow_gpu, members).node_rate == Bandwidth{other == node ? alone.count / 4 : alone.count});
+    }
+  }
 }
 
 }  // namespace

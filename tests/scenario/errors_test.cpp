@@ -100,8 +100,6 @@ TEST_CASE("what is known but not built says so") {
         "a.toml:6:8: strategy.wrap as a list is not supported yet");
   CHECK(complaint(good + "[jitter]\nsigma = 0.01") ==
         "a.toml:6:9: unknown key \"sigma\" in [jitter]; known: step_sigma, mode, seed");
-  CHECK(complaint(good + "[[degraded_link]]\nnode = 3") ==
-        "a.toml:6:8: degraded_link[] is not supported yet");
   CHECK(complaint("overlay = \"a.toml\"\n" + good) == "a.toml:1:11: overlay is not supported yet");
   CHECK(complaint(good + "[strategy]\nkind = \"tp\"") ==
         "a.toml:6:8: strategy.kind \"tp\": tensor, pipeline, sequence, context and expert parallelism are "
@@ -316,6 +314,55 @@ TEST_CASE("jitter that cannot be") {
         "a.toml:6:8: jitter.mode cannot be \"max\"; known: expected-maximum, sampled");
   CHECK(complaint(good + "[jitter]\nseed = 3") ==
         "a.toml:6:8: nothing is drawn unless jitter.mode = \"sampled\"");
+}
+
+TEST_CASE("links that cannot be degraded") {
+  const auto degraded = [](const std::string& text) {
+    return complaint(good + "[[degraded_link]]\n" + text);
+  };
+  CHECK(degraded("node = 1\ndevice = \"nic7\"\nscale = 0.5") == "");
+  CHECK(degraded("device = \"leaf7\"\nscale = 0.5") == "");
+  CHECK(degraded("node = 3\ndevice = \"gpu1\"\nscale = 0.5") ==
+        "a.toml:6:8: node 3 does not exist; the job has nodes 0 to 1");
+  CHECK(degraded("node = 0\ndevice = \"gpu8\"\nscale = 0.5") ==
+        "a.toml:7:10: node 0 has no gpu8; there are gpu0 to gpu7");
+  CHECK(degraded("node = 0\ndevice = \"nic9\"\nscale = 0.5") ==
+        "a.toml:7:10: node 0 has no nic9; there are nic0 to nic7");
+  CHECK(degraded("device = \"leaf8\"\nscale = 0.5") ==
+        "a.toml:6:10: leaf8 does not exist; there are leaf0 to leaf7");
+  CHECK(degraded("device = \"gpu1\"\nscale = 0.5") == "a.toml:6:10: gpu1 needs a \"node\"");
+  CHECK(degraded("node = 0\ndevice = \"leaf1\"\nscale = 0.5") ==
+        "a.toml:6:8: a leaf switch is of no node; leave \"node\" out");
+  CHECK(degraded("node = 0\ndevice = \"spine\"\nscale = 0.5") ==
+        "a.toml:7:10: \"spine\" is no device; a name such as gpu0, nic0 or leaf0 is expected");
+  CHECK(degraded("node = 0\nscale = 0.5") == "a.toml:6:8: a degraded link needs \"device\"");
+  CHECK(degraded("node = 0\ndevice = \"nic0\"") == "a.toml:7:10: a degraded link needs \"scale\"");
+  CHECK(degraded("node = 0\ndevice = \"nic0\"\nscale = 0") ==
+        "a.toml:8:9: degraded_link[].scale is 0; a value from 0.001 to 1 is expected");
+  CHECK(degraded("node = 0\ndevice = \"nic0\"\nscale = 0.5\n[[degraded_link]]\nnode = 0\n"
+                 "device = \"nic0\"\nscale = 0.4") ==
+        "a.toml:11:10: node0.nic0 -> network is degraded twice");
+  CHECK(complaint("model = \"gpt2\"\ntopology = \"titan-rtx-node\"\n[cluster]\ngpus = 2\n[[degraded_link]]\n"
+                  "node = 0\ndevice = \"gpu1\"\nscale = 0.5") ==
+        "a.toml:7:10: gpu1 has no NVLink; GPUs of this node talk over PCIe");
+}
+
+TEST_CASE("background jobs where there is nothing to share") {
+  const auto job = [](const std::string& text) { return complaint(good + "[[background_job]]\n" + text); };
+  CHECK(job("gb_per_s = 5") == "");
+  CHECK(job("leaf = 7\ngb_per_s = 5") == "");
+  CHECK(job("node = 1\ndevice = \"nic7\"\ngb_per_s = 5\nflows = 1") == "");
+  CHECK(job("leaf = 8\ngb_per_s = 5") == "a.toml:6:8: leaf 8 does not exist; there are leaf0 to leaf7");
+  CHECK(job("leaf = 1") == "a.toml:6:8: a background job needs \"gb_per_s\"");
+  CHECK(job("node = 1\ngb_per_s = 5") == "a.toml:6:8: a \"node\" without a \"device\" such as \"nic0\"");
+  CHECK(job("device = \"nic0\"\ngb_per_s = 5") == "a.toml:6:10: nic0 needs a \"node\"");
+  CHECK(job("node = 1\ndevice = \"gpu0\"\ngb_per_s = 5") ==
+        "a.toml:7:10: \"gpu0\" is no device; a name such as nic0 is expected");
+  CHECK(job("leaf = 0\nnode = 1\ndevice = \"nic0\"\ngb_per_s = 5") ==
+        "a.toml:6:8: a background job is on the uplinks of a \"leaf\" or on a \"device\", not both");
+  CHECK(complaint(good + "[[background_job]]\ngb_per_s = 5", {"topology.fabric.kind=single-switch"}) ==
+        "a.toml:6:12: the fabric has no leaf switches to share; name a \"node\" and a \"device\" such as "
+        "\"nic0\"");
 }
 
 TEST_CASE("--set: its own place, bare words, types") {

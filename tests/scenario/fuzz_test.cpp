@@ -39,6 +39,8 @@ void mutate(std::string& text, Random& random) {
                                      "\n",
                                      "..",
                                      "[[straggler]]\ngpu = 0\n",
+                                     "[[degraded_link]]\nnode = 0\ndevice = \"nic0\"\nscale = 0.5\n",
+                                     "[[background_job]]\ngb_per_s = 3\n",
                                      "#",
                                      "1_0"};
   const auto at = [&] {

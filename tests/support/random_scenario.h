@@ -1,4 +1,5 @@
-// Small random scenarios: models of a few layers on up to 16 GPUs, every strategy, a straggler now and then.
+// Small random scenarios: models of a few layers on up to 16 GPUs, every strategy, a straggler,
+// a degraded link or a background job now and then.
 #pragma once
 
 #include <algorithm>
@@ -99,10 +100,45 @@ class ScenarioGenerator {
       set(key + "compute_scale", 0.5 + 0.1 * static_cast<double>(random_.between(0, 8)));
       if (gpus < 2 || i == 1) break;
     }
+    if (random_.chance(3)) set_network_what_ifs(gpus, node);
     return s;
   }
 
  private:
+  void set_network_what_ifs(std::int64_t gpus, std::int64_t node) {
+    const std::int64_t nodes = gpus / node;
+    const std::int64_t nics = std::get<std::int64_t>(settings_->find("topology.node.nics")->value);
+    const auto pods = [&] {
+      const std::int64_t per_leaf =
+          std::get<std::int64_t>(settings_->find("topology.fabric.nodes_per_leaf")->value);
+      return (nodes + per_leaf - 1) / per_leaf;
+    };
+    const std::int64_t on = random_.between(0, nodes - 1);
+    if (random_.chance(2)) {
+      const bool gpu = random_.chance(2);
+      set("degraded_link[0].node", on);
+      set("degraded_link[0].device",
+          (gpu ? "gpu" : "nic") + std::to_string(random_.between(0, (gpu ? node : nics) - 1)));
+      set("degraded_link[0].scale", 0.25 * static_cast<double>(random_.between(1, 3)));
+      if (random_.chance(2)) {
+        set("degraded_link[1].device", "leaf" + std::to_string(random_.between(0, pods() - 1)));
+        set("degraded_link[1].scale", 0.1 * static_cast<double>(random_.between(1, 9)));
+      }
+    }
+    if (random_.chance(2)) {
+      set("background_job[0].gb_per_s", static_cast<double>(random_.between(1, 40)));
+      if (random_.chance(2)) set("background_job[0].leaf", random_.between(0, pods() - 1));
+      if (random_.chance(2)) set("background_job[0].flows", random_.between(1, 16));
+    }
+    if (random_.chance(2)) {
+      const std::string key =
+          "background_job[" + std::to_string(settings_->list_size("background_job")) + "].";
+      set(key + "node", random_.between(0, nodes - 1));
+      set(key + "device", "nic" + std::to_string(random_.between(0, nics - 1)));
+      set(key + "gb_per_s", static_cast<double>(random_.between(1, 20)));
+    }
+  }
+
   void set_zero(std::int64_t gpus) {
     if (to_string(settings_->find("training.precision")->value) == "fp16-pure")
       set("training.precision", "fp16-mixed");  // the fp32 copy is the point

@@ -7,6 +7,8 @@
 
 #include <doctest/doctest.h>
 
+#include "sim/topology/device_links.h"
+
 #include "tests/support/hardware.h"
 #include "tests/support/print.h"
 
@@ -328,6 +330,25 @@ TEST_CASE("a GPU that no link reaches is refused where the GPUs are counted") {
   CHECK(complaint(linked(3, {{"gpu0", "sw"}, {"gpu1", "sw"}})) ==
         "a.toml:3:8: gpu2 cannot be reached from gpu0 over the links of the node");
   CHECK(complaint(linked(3, {{"gpu0", "sw"}, {"gpu1", "sw"}, {"gpu2", "sw"}})).empty());
+}
+
+TEST_CASE("degraded links are exceptions: they and no others lose capacity, in both directions") {
+  const TopologySpec spec = with_leaves(dgx_a100(), FabricKind::rail_fat_tree, 2, 2);
+  const Topology whole(spec, a100(), 32);
+  for (const auto& links :
+       {nvlinks_of_gpu(whole, 1, 3), links_of_nic(whole, 3, 7), uplinks_of_leaf(whole, 12)}) {
+    REQUIRE(links.size() == 2);
+    const Topology degraded(spec, a100(), 32, {{links[1], 0.5}, {links[0], 0.5}});
+    for (int l = 0; l < whole.links(); ++l) {
+      const bool listed = links[0].index == l || links[1].index == l;
+      CHECK(degraded.capacity({l}).count == whole.capacity({l}).count / (listed ? 2 : 1));
+    }
+    for (int node = 0; node < whole.nodes(); ++node)
+      CHECK(degraded.has_degraded_links(node) == (node == 1 && links == nvlinks_of_gpu(whole, 1, 3)) +
+                                                     (node == 3 && links == links_of_nic(whole, 3, 7)));
+  }
+  CHECK(whole.link_name(uplinks_of_leaf(whole, 12)[0]) == "leaf12 -> spine");
+  CHECK(whole.link_name(links_of_nic(whole, 3, 7)[0]) == "node3.nic7 -> network");
 }
 
 }  // namespace
