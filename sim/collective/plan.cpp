@@ -84,16 +84,17 @@ Time hop(const Request& r, const PerProtocol& network, Protocol p) {
 }
 
 // Steps of a ring that stay inside nodes wait for the host's proxy too once the ring spans nodes.
-Time ring_latency(const Request& r, Protocol p) {
+void add_ring_latency(Plan& plan, const Request& r, Protocol p) {
   const Nccl& nccl = r.model.nccl;
   const RingFabric& g = r.group;
   const bool spans = g.nodes > 1;
   const Time overhead = spans ? r.model.network_overhead * (p == Protocol::simple ? 3 : 1) : Time{};
-  const Time inside = std::max(nccl.ring_nvlink[index(p)], overhead);
-  const Time between = hop(r, g.ranks_per_node == 1 ? nccl.tree_network : nccl.ring_network, p);
+  plan.step_inside = std::max(nccl.ring_nvlink[index(p)], overhead);
+  plan.step_between = hop(r, g.ranks_per_node == 1 ? nccl.tree_network : nccl.ring_network, p);
   const int network_steps = spans ? g.nodes - 1 : 0;
   const int node_steps = spans ? g.ranks - g.nodes : g.ranks - 1;
-  return nccl.ring_base[index(p)] + (inside * node_steps + between * network_steps) * r.passes();
+  plan.latency = nccl.ring_base[index(p)] +
+                 (plan.step_inside * node_steps + plan.step_between * network_steps) * r.passes();
 }
 
 Plan ring(const Request& r, Protocol p) {
@@ -101,17 +102,18 @@ Plan ring(const Request& r, Protocol p) {
   const bool spans = r.group.nodes > 1;
   Plan plan{.algorithm = Algorithm::ring,
             .protocol = p,
-            .latency = ring_latency(r, p),
             .bus = r.bus(),
             .wire = r.bus(),
             .channels = r.group.channels};
+  add_ring_latency(plan, r, p);
   switch (p) {
     case Protocol::simple: {
       const double mib = mib_per_step(r);
       plan.cap = bottleneck(r.group, nvlink_efficiency(nccl, mib),
                             network_efficiency(r.model.transport, mib) * leaf_factor(r));
       if (spans && r.kind == CollectiveKind::all_reduce)
-        plan.latency = from_seconds(seconds(plan.latency) * r.arch().ring_plateau);
+        for (Time* t : {&plan.latency, &plan.step_inside, &plan.step_between})
+          *t = from_seconds(seconds(*t) * r.arch().ring_plateau);
       break;
     }
     case Protocol::ll128:
@@ -146,9 +148,10 @@ Plan tree(const Request& r, Protocol p) {
             .wire = r.bytes * 2,
             .channels = two ? 2 * g.channels : g.channels,
             .load = two ? LinkLoad::node_twice : LinkLoad::even};
-  plan.latency =
-      nccl.launch + nccl.tree_base[index(p)] +
-      (nccl.tree_nvlink[index(p)] * (g.ranks_per_node - 1) + hop(r, nccl.tree_network, p) * levels) * 2;
+  plan.step_inside = nccl.tree_nvlink[index(p)];
+  plan.step_between = hop(r, nccl.tree_network, p);
+  plan.latency = nccl.launch + nccl.tree_base[index(p)] +
+                 (plan.step_inside * (g.ranks_per_node - 1) + plan.step_between * levels) * 2;
   constexpr double tree_efficiency = 0.92;
   const int searched = g.channels / 2;  // channels before NCCL duplicates them
   const Bandwidth channels = (two ? r.arch().tree_channel_two_nodes : r.arch().tree_channel_nodes) * searched;

@@ -38,6 +38,8 @@ struct Plan {
   Algorithm algorithm{};
   Protocol protocol{};
   Time latency{};
+  // Of the latency: what a step of the ring or an edge of the tree takes inside a node and between nodes.
+  Time step_inside{}, step_between{};
   Bytes bus{};       // what nccl-tests divides by the time: the bytes a ring would send
   Bytes wire{};      // that each rank sends: a ring's to its neighbour, a tree's up and down
   Bandwidth cap{};   // of the wire: bottleneck of the route times message-size and protocol efficiency

@@ -15,6 +15,7 @@ constexpr int channels_max = 24;
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
+using NodeRing = RingRoutes::NodeRing;
 using Lanes = std::vector<std::vector<int>>;
 
 // Takes one lane off each hop of the path, or gives it back (by = +1).
@@ -122,13 +123,9 @@ class Tally {
  public:
   explicit Tally(const Topology& topology) : topology_(topology) {}
 
-  void add(LinkId link, int channels) { channels_[link] += channels; }
-  void add_hop(int node, int from, int to, int channels) {
-    for (const int local : topology_.node().route[at(from)][at(to)])
-      add(topology_.link(node, local), channels);
-  }
-  void add_chain(int node, const std::vector<int>& order, int channels) {
-    for (std::size_t i = 0; i + 1 < order.size(); ++i) add_hop(node, order[i], order[i + 1], channels);
+  void add(LinkId link, std::int64_t channels) { channels_[link] += channels; }
+  void add(const std::vector<ChannelsOnLink>& crossed) {
+    for (const ChannelsOnLink& on : crossed) add(on.link, on.channels);
   }
 
   std::vector<ChannelsOnLink> links() const {
@@ -160,15 +157,12 @@ int node_channels(const NodeShape& node, std::size_t cycles) {
 }
 
 // Rings inside one node.
-void lay_node_rings(const Topology& topology, int node, std::span<const int> members, Tally& tally,
-                    int& channels) {
-  const auto cycles = node_cycles(topology.node(), members);
-  channels = node_channels(topology.node(), cycles.size());
-  const int per_cycle = channels / static_cast<int>(cycles.size());
-  for (const auto& cycle : cycles) {
-    tally.add_chain(node, cycle, per_cycle);
-    tally.add_hop(node, cycle.back(), cycle.front(), per_cycle);
-  }
+std::vector<NodeRing> lay_node_rings(const NodeShape& node, std::span<const int> members) {
+  auto cycles = node_cycles(node, members);
+  const int per_cycle = node_channels(node, cycles.size()) / static_cast<int>(cycles.size());
+  std::vector<NodeRing> rings;
+  for (auto& cycle : cycles) rings.push_back({.order = std::move(cycle), .channels = per_cycle});
+  return rings;
 }
 
 struct OnNode {
@@ -196,15 +190,6 @@ std::vector<OnNode> by_node(const Topology& topology, std::span<const Rank> memb
   return nodes;
 }
 
-// Between a GPU and a NIC on another PCIe switch: over the host, in and out.
-void add_host_crossings(const Topology& topology, int node, int nic, int gpu, int channels, Tally& tally) {
-  const NodeShape& shape = topology.node();
-  const int of_nic = shape.host_up[at(nic * static_cast<int>(shape.host_up.size()) / shape.nics)];
-  const int of_gpu = shape.host_up[at(gpu / topology.spec().node.gpus_per_pcie_switch)];
-  for (const int link : {of_nic, of_gpu + 1, of_gpu, of_nic + 1})
-    tally.add(topology.link(node, link), channels);
-}
-
 // NCCL duplicates the rings of Hopper nodes once more where they are few and fast (search.cc: above 45 GB/s
 // each, fewer than 16 channels).
 int channels_per_network_ring(const Topology& topology, std::size_t rings) {
@@ -217,45 +202,35 @@ int channels_per_network_ring(const Topology& topology, std::size_t rings) {
 
 // One ring per NIC: in by the NIC, through all GPUs of the group on the node, out by the NIC of the same
 // rail.
-void lay_network_rings(const Topology& topology, const std::vector<OnNode>& nodes, Tally& tally,
-                       int& channels) {
-  const NodeShape& shape = topology.node();
+std::vector<NodeRing> lay_network_rings(const NodeShape& shape, const OnNode& on, std::size_t rings,
+                                        int channels) {
+  std::vector<NodeRing> result;
+  Lanes free = shape.lanes;
+  for (std::size_t r = 0; r < rings; ++r) {
+    const int nic = on.nics[r];
+    std::vector<int> local;  // GPUs of the group beside the NIC: the way in and, with two, the way out
+    for (const int g : on.gpus) {
+      const auto& beside = shape.nic_gpus[at(nic)];
+      if (std::find(beside.begin(), beside.end(), g) != beside.end()) local.push_back(g);
+    }
+    if (local.empty()) local.push_back(on.gpus.front());  // the NIC is across the host
+    const int entry = local[r % local.size()];            // NICs of one switch take its GPUs in turn
+    const auto entry_at = std::find(on.gpus.begin(), on.gpus.end(), entry);
+    const int before = entry_at == on.gpus.begin() ? on.gpus.back() : *(entry_at - 1);
+    const int exit = local.size() > 1 ? local[(r + 1) % local.size()] : before;
+    result.push_back({.order = node_path(shape, on.gpus, entry, exit, free),
+                      .channels = channels,
+                      .nic = nic,
+                      .out = local.size() > 1 ? exit : entry});
+  }
+  return result;
+}
+
+std::size_t rings_of(const std::vector<OnNode>& nodes) {
   std::size_t rings = nodes.front().nics.size();
   for (const OnNode& on : nodes) rings = std::min(rings, on.nics.size());
   require(rings > 0, "a group spans nodes that have no NIC");
-  const int per_ring = channels_per_network_ring(topology, rings);
-  channels = per_ring * static_cast<int>(rings);
-  const auto beside = [&](int nic) -> const std::vector<int>& { return shape.nic_gpus[at(nic)]; };
-  std::vector<LinkId> route;
-  for (std::size_t n = 0; n < nodes.size(); ++n) {
-    const OnNode& on = nodes[n];
-    const OnNode& next = nodes[(n + 1) % nodes.size()];
-    Lanes free = shape.lanes;
-    for (std::size_t r = 0; r < rings; ++r) {
-      const int nic = on.nics[r];
-      std::vector<int> local;  // GPUs of the group beside the NIC: the way in and, with two, the way out
-      for (const int g : on.gpus) {
-        if (std::find(beside(nic).begin(), beside(nic).end(), g) != beside(nic).end()) local.push_back(g);
-      }
-      if (local.empty()) local.push_back(on.gpus.front());  // the NIC is across the host
-      const int entry = local[r % local.size()];            // NICs of one switch take its GPUs in turn
-      const auto entry_at = std::find(on.gpus.begin(), on.gpus.end(), entry);
-      const int before = entry_at == on.gpus.begin() ? on.gpus.back() : *(entry_at - 1);
-      const int exit = local.size() > 1 ? local[(r + 1) % local.size()] : before;
-      tally.add_chain(on.node, node_path(shape, on.gpus, entry, exit, free), per_ring);
-      const int out =
-          local.size() > 1 ? exit : entry;  // else the last GPU hands over to the one at the NIC (PXN)
-      if (out != exit) tally.add_hop(on.node, exit, out, per_ring);
-      if (std::find(beside(nic).begin(), beside(nic).end(), out) == beside(nic).end())
-        add_host_crossings(topology, on.node, nic, out, per_ring, tally);
-      for (const int link : {shape.nic_up[at(nic)], shape.pcie_in[at(entry)], shape.pcie_out[at(out)],
-                             shape.nic_down[at(nic)]})
-        tally.add(topology.link(on.node, link), per_ring);
-      route.clear();
-      topology.route_between(on.node, nic, next.node, next.nics[r], route);
-      for (const LinkId link : route) tally.add(link, per_ring);
-    }
-  }
+  return rings;
 }
 
 bool many_leaves(const Topology& topology, const std::vector<OnNode>& nodes) {
@@ -274,6 +249,100 @@ std::vector<std::vector<int>> node_cycles(const NodeShape& node, std::span<const
   return found;
 }
 
+RingRoutes::RingRoutes(const Topology& topology, std::span<const Rank> members) : topology_(topology) {
+  require(!members.empty(), "a group without ranks");
+  const std::vector<OnNode> nodes = by_node(topology, members);
+  const std::size_t rings = nodes.size() > 1 ? rings_of(nodes) : 0;
+  for (const OnNode& on : nodes) {
+    nodes_.push_back({.node = on.node,
+                      .head = positions_,
+                      .rings = nodes.size() > 1
+                                   ? lay_network_rings(topology.node(), on, rings,
+                                                       channels_per_network_ring(topology, rings))
+                                   : lay_node_rings(topology.node(), on.gpus)});
+    node_of_.insert(node_of_.end(), on.gpus.size(), static_cast<int>(nodes_.size()) - 1);
+    positions_ += static_cast<int>(on.gpus.size());
+  }
+  for (const NodeRing& ring : nodes_.front().rings) channels_ += ring.channels;
+}
+
+bool RingRoutes::leaves_node(int position) const {
+  return nodes() > 1 && (position + 1 == positions_ || node_of_[at(position)] != node_of_[at(position + 1)]);
+}
+
+void RingRoutes::cross(Links& links, LinkId link, int channels) {
+  const auto known =
+      std::find_if(links.begin(), links.end(), [&](const ChannelsOnLink& on) { return on.link == link; });
+  if (known != links.end())
+    known->channels += channels;
+  else
+    links.push_back({link, channels});
+}
+
+void RingRoutes::cross_node(Links& links, int node, int from, int to, int channels, bool backward) const {
+  for (const int local : topology_.node().route[at(from)][at(to)])  // the way back is the other of the pair
+    cross(links, topology_.link(node, backward ? local ^ 1 : local), channels);
+}
+
+RingRoutes::Links RingRoutes::hop(int position) const {
+  const int n = node_of_[at(position)];
+  if (leaves_node(position)) return between(n, (n + 1) % nodes(), true);
+  return inside(position, false);
+}
+
+RingRoutes::Links RingRoutes::hop_back(int position) const {
+  require(!leaves_node(position), "only inside a node is there a way back along the ring");
+  return inside(position, true);
+}
+
+RingRoutes::Links RingRoutes::inside(int position, bool backward) const {
+  const Node& node = nodes_[at(node_of_[at(position)])];
+  const std::size_t i = at(position - node.head);
+  Links links;
+  for (const NodeRing& ring : node.rings)
+    cross_node(links, node.node, ring.order[i], ring.order[(i + 1) % ring.order.size()], ring.channels,
+               backward);
+  return links;
+}
+
+RingRoutes::Links RingRoutes::between_heads(int from, int to) const { return between(from, to, false); }
+
+// Between a GPU and a NIC on another PCIe switch: over the host.
+void RingRoutes::cross_host(Links& links, int node, int nic, int gpu, int channels, bool in) const {
+  const NodeShape& shape = topology_.node();
+  const auto& beside = shape.nic_gpus[at(nic)];
+  if (std::find(beside.begin(), beside.end(), gpu) != beside.end()) return;
+  const int of_nic = shape.host_up[at(nic * static_cast<int>(shape.host_up.size()) / shape.nics)];
+  const int of_gpu = shape.host_up[at(gpu / topology_.spec().node.gpus_per_pcie_switch)];
+  cross(links, topology_.link(node, in ? of_nic : of_gpu), channels);
+  cross(links, topology_.link(node, (in ? of_gpu : of_nic) + 1), channels);
+}
+
+// Out by the last GPU of each ring or by its head, in by the head.
+RingRoutes::Links RingRoutes::between(int from, int to, bool by_last) const {
+  const NodeShape& shape = topology_.node();
+  const Node &a = nodes_[at(from)], &b = nodes_[at(to)];
+  Links links;
+  std::vector<LinkId> route;
+  for (std::size_t r = 0; r < a.rings.size(); ++r) {
+    const NodeRing &leaving = a.rings[r], &entering = b.rings[r];
+    const int out = by_last ? leaving.out : leaving.order.front();
+    // With one GPU at the NIC the last hands over to it (PXN).
+    if (by_last && out != leaving.order.back())
+      cross_node(links, a.node, leaving.order.back(), out, leaving.channels, false);
+    cross_host(links, a.node, leaving.nic, out, leaving.channels, false);
+    for (const int link : {shape.pcie_out[at(out)], shape.nic_down[at(leaving.nic)]})
+      cross(links, topology_.link(a.node, link), leaving.channels);
+    route.clear();
+    topology_.route_between(a.node, leaving.nic, b.node, entering.nic, route);
+    for (const LinkId link : route) cross(links, link, leaving.channels);
+    cross_host(links, b.node, entering.nic, entering.order.front(), leaving.channels, true);
+    for (const int link : {shape.nic_up[at(entering.nic)], shape.pcie_in[at(entering.order.front())]})
+      cross(links, topology_.link(b.node, link), leaving.channels);
+  }
+  return links;
+}
+
 RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members) {
   require(!members.empty(), "a group without ranks");
   const std::vector<OnNode> nodes = by_node(topology, members);
@@ -289,23 +358,34 @@ RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members) 
   fabric.many_leaves = many_leaves(topology, nodes);
   if (fabric.ranks == 1) return fabric;
 
+  const auto lay_inside = [&](const OnNode& on) {
+    std::vector<Rank> here;
+    for (const int g : on.gpus) here.push_back({on.node * topology.gpus_per_node() + g});
+    const RingRoutes routes(topology, here);
+    fabric.channels = routes.channels();
+    Tally tally(topology);
+    for (int p = 0; p < routes.positions(); ++p) tally.add(routes.hop(p));
+    return tally;
+  };
+  // Nodes are alike but for degraded links; the slowest one holds up the others.
   if (fabric.ranks_per_node > 1) {
-    Tally inside(topology);
-    lay_node_rings(topology, fullest->node, fullest->gpus, inside, fabric.channels);
-    fabric.node_rate = inside.rate(fabric.channels, [](LinkClass) { return true; });
-    fabric.links = inside.links();
-    // Nodes are alike but for degraded links; the slowest one holds up the others.
+    const auto any = [](LinkClass) { return true; };
     for (const OnNode& on : nodes) {
       if (on.gpus.size() < 2 || !topology.has_degraded_links(on.node)) continue;
-      Tally here(topology);
-      int channels = 0;
-      lay_node_rings(topology, on.node, on.gpus, here, channels);
-      fabric.node_rate = std::min(fabric.node_rate, here.rate(channels, [](LinkClass) { return true; }));
+      const Tally here = lay_inside(on);
+      const auto rate = here.rate(fabric.channels, any);
+      if (!fabric.node_rate || rate < fabric.node_rate) fabric.node_rate = rate;
     }
+    const Tally inside = lay_inside(*fullest);
+    const auto rate = inside.rate(fabric.channels, any);
+    if (!fabric.node_rate || rate < fabric.node_rate) fabric.node_rate = rate;
+    fabric.links = inside.links();
   }
   if (fabric.nodes > 1) {
+    const RingRoutes routes(topology, members);
+    fabric.channels = routes.channels();
     Tally all(topology);
-    lay_network_rings(topology, nodes, all, fabric.channels);
+    for (int p = 0; p < routes.positions(); ++p) all.add(routes.hop(p));
     fabric.network_rate = all.rate(fabric.channels, [](LinkClass c) { return c != LinkClass::nvlink; });
     fabric.links = all.links();
   }

@@ -36,6 +36,48 @@ struct RingFabric {
 // is ridden by two channels, in NCCL as here.
 std::vector<std::vector<int>> node_cycles(const NodeShape& node, std::span<const int> members);
 
+// The rings of a group hop by hop. Every ring visits the ranks of one node after those of another, so
+// position p of all rings is the p-th visit and they may be told of together: what one position sends to the
+// next crosses, for each ring, the links of its hop.
+class RingRoutes {
+ public:
+  // Channels that visit the GPUs of a node in one order and, where the group spans nodes, use one NIC.
+  struct NodeRing {
+    std::vector<int> order;
+    int channels;
+    int nic = -1, out = -1;  // out: GPU through which the ring leaves the node
+  };
+  using Links = std::vector<ChannelsOnLink>;  // in the order of the way, ring by ring
+
+  // Requires: members ascending, at least one.
+  RingRoutes(const Topology& topology, std::span<const Rank> members);
+
+  int channels() const { return channels_; }
+  int positions() const { return positions_; }
+  int nodes() const { return static_cast<int>(nodes_.size()); }
+  int head(int node) const { return nodes_[static_cast<std::size_t>(node)].head; }  // first position there
+  bool leaves_node(int position) const;
+  Links hop(int position) const;       // to the next position; the last is followed by the first
+  Links hop_back(int position) const;  // from the next position of the same node
+  Links between_heads(int from_node, int to_node) const;
+
+ private:
+  struct Node {
+    int node, head;
+    std::vector<NodeRing> rings;
+  };
+  static void cross(Links& links, LinkId link, int channels);
+  void cross_node(Links& links, int node, int from, int to, int channels, bool backward) const;
+  void cross_host(Links& links, int node, int nic, int gpu, int channels, bool in) const;
+  Links inside(int position, bool backward) const;
+  Links between(int from, int to, bool by_last) const;
+
+  const Topology& topology_;
+  std::vector<Node> nodes_;
+  std::vector<int> node_of_;  // by position
+  int positions_ = 0, channels_ = 0;
+};
+
 // Requires: members ascending, at least one.
 RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members);
 
