@@ -32,33 +32,33 @@ class TreeWriter {
     for (std::size_t v = 0; v < n; ++v) {
       for (int i = count_[v] - 1; i > 0; --i) {  // the far end of the chain begins
         const int before = chain_up[v];
-        chain_up[v] = add({Stream::Way::chain_up, head_[v] + i, head_[v] + i - 1, half, {}});
+        chain_up[v] = add({Leg::Way::chain_up, head_[v] + i, head_[v] + i - 1, half, {}});
         if (before >= 0) source(chain_up[v], before);
       }
       if (chain_up[v] >= 0) into_head[v].push_back(chain_up[v]);
     }
     for (std::size_t v = 0; v < n; ++v)
       if (parent[v] >= 0) {
-        up[v] = add({Stream::Way::parent, head_[v], head_[at(parent[v])], half, {}});
+        up[v] = add({Leg::Way::parent, head_[v], head_[at(parent[v])], half, {}});
         into_head[at(parent[v])].push_back(up[v]);
       }
     for (std::size_t v = 0; v < n; ++v)
-      if (up[v] >= 0) schedule.streams[at(up[v])].sources = into_head[v];
+      if (up[v] >= 0) schedule.legs[at(up[v])].sources = into_head[v];
     std::vector<int> down(n, -1);  // from the parent
     for (std::size_t v = 0; v < n; ++v)
-      if (parent[v] >= 0) down[v] = add({Stream::Way::child, head_[at(parent[v])], head_[v], half, {}});
+      if (parent[v] >= 0) down[v] = add({Leg::Way::child, head_[at(parent[v])], head_[v], half, {}});
     // What a node sends on: the total at the root, else what came down.
     const auto wait_for_total = [&](int stream, std::size_t v) {
       if (down[v] >= 0)
         source(stream, down[v]);
       else
-        schedule.streams[at(stream)].sources = into_head[v];
+        schedule.legs[at(stream)].sources = into_head[v];
     };
     for (std::size_t v = 0; v < n; ++v)
       if (down[v] >= 0) wait_for_total(down[v], at(parent[v]));
     for (std::size_t v = 0; v < n; ++v)
       for (int i = 0, before = -1; i + 1 < count_[v]; ++i) {
-        const int stream = add({Stream::Way::chain_down, head_[v] + i, head_[v] + i + 1, half, {}});
+        const int stream = add({Leg::Way::chain_down, head_[v] + i, head_[v] + i + 1, half, {}});
         if (before >= 0)
           source(stream, before);
         else
@@ -70,11 +70,11 @@ class TreeWriter {
   Schedule schedule;
 
  private:
-  int add(Stream stream) {
-    schedule.streams.push_back(std::move(stream));
-    return static_cast<int>(schedule.streams.size()) - 1;
+  int add(Leg leg) {
+    schedule.legs.push_back(std::move(leg));
+    return static_cast<int>(schedule.legs.size()) - 1;
   }
-  void source(int stream, int of) { schedule.streams[at(stream)].sources.push_back(of); }
+  void source(int stream, int of) { schedule.legs[at(stream)].sources.push_back(of); }
 
   std::vector<int> count_, head_;  // positions of each node, and the first of them
 };
@@ -82,10 +82,9 @@ class TreeWriter {
 }  // namespace
 
 Schedule ring_schedule(int positions, int messages) {
-  Schedule schedule{.lag = 1, .messages = messages, .streams = {}};
+  Schedule schedule{.lag = 1, .messages = messages, .legs = {}};
   for (int p = 0; p < positions; ++p)
-    schedule.streams.push_back(
-        {Stream::Way::ring, p, (p + 1) % positions, 0, {(p + positions - 1) % positions}});
+    schedule.legs.push_back({Leg::Way::ring, p, (p + 1) % positions, 0, {(p + positions - 1) % positions}});
   return schedule;
 }
 

@@ -1,7 +1,7 @@
 // The messages of a collective: who sends how many to whom, and what each waits for.
 //
-// A stream is a series of messages from one position of the group to another, sent in order. Message k of a
-// stream leaves when message k - lag of each of its sources has arrived: in a ring a position passes on what
+// A leg is a series of messages from one position of the group to another, sent in order. Message k of a
+// leg leaves when message k - lag of each of its sources has arrived: in a ring a position passes on what
 // came the step before (lag 1), in a tree what comes now (lag 0). Positions are those of RingRoutes.
 //   source  NVIDIA/nccl src/device/all_gather.h, reduce_scatter.h, all_reduce.h (rings), src/graph/trees.cc
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace shardsim {
 
-struct Stream {
+struct Leg {
   enum class Way : std::uint8_t {
     ring,        // to the next position
     chain_up,    // to the position before, of the same node
@@ -22,14 +22,14 @@ struct Stream {
   };
   Way way;
   int from, to;
-  int half = 0;  // of the data: each of the two trees carries one
-  std::vector<int> sources;
+  int half = 0;              // of the data: each of the two trees carries one
+  std::vector<int> sources;  // other legs
 };
 
 struct Schedule {
   int lag = 0;
-  int messages = 1;  // of each stream, per round of chunks
-  std::vector<Stream> streams;
+  int messages = 1;  // of each leg, per round of chunks
+  std::vector<Leg> legs;
 };
 
 // Every position sends `messages` messages to the next. A ring of n: all-gather and reduce-scatter n - 1,

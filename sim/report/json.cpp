@@ -199,7 +199,8 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                  {"wall_s", run.wall_s},
                  {"ranks", r.engine.ranks},
                  {"rank_classes", r.engine.rank_classes},
-                 {"folded", r.engine.folded}};
+                 {"folded", r.engine.folded},
+                 {"messages", r.engine.messages}};
   return j;
 }
 

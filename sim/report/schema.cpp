@@ -187,7 +187,8 @@ Json run_schema() {
                           {"wall_s", type("number", "real time of the simulation")},
                           {"ranks", type("integer", "of the job")},
                           {"rank_classes", type("integer", "ranks simulated")},
-                          {"folded", type("boolean", "ranks that are alike were simulated once")}})}},
+                          {"folded", type("boolean", "ranks that are alike were simulated once")},
+                          {"messages", type("integer", "chunks of network.detail = chunk")}})}},
       "One training step of one scenario.");
   run["properties"]["critical_path"] = critical_path_schema();  // not required
   return run;

@@ -36,6 +36,9 @@ void speed(std::string& out, const RunRecord& run) {
                                         rounded(t.decoder_tokens_per_s_per_gpu))
                           : "";
   out += fmt::format("  tokens/s         {} per GPU{}\n", rounded(t.tokens_per_s_per_gpu), split);
+  if (r.engine.messages > 0)
+    out += fmt::format("  network          chunk by chunk: {} messages; not folded, {} ranks simulated\n",
+                       with_commas(r.engine.messages), with_commas(r.engine.rank_classes));
 }
 
 void batch(std::string& out, const RunRecord& run) {

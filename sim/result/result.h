@@ -106,7 +106,7 @@ struct Throughput {
 };
 
 struct EngineStatistics {
-  std::int64_t events = 0, allocator_calls = 0, solves = 0;
+  std::int64_t events = 0, allocator_calls = 0, solves = 0, messages = 0;
   std::int64_t ranks = 0, rank_classes = 0;
   bool folded = true;  // ranks that are alike were simulated once
 };

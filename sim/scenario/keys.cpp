@@ -173,7 +173,7 @@ constexpr KeySpec table[] = {
             "PYTORCH_CUDA_ALLOC_CONF, of the limit by memory_fraction; 0 = off"),
     num_key("allocator.memory_fraction", 0, 1, "torch.cuda.set_per_process_memory_fraction"),
     int_key("allocator.roundup_power2_divisions", 0, 64, "PYTORCH_CUDA_ALLOC_CONF; 0 = off"),
-    choice_key("network.detail", "fluid|!chunk", "how transfers are simulated"),
+    choice_key("network.detail", "fluid|chunk", "transfers as rates that share links, or chunk by chunk"),
 
     int_key("straggler[].gpu", 0, 4194303, "rank of a slow GPU"),
     num_key("straggler[].compute_scale", 1e-3, 1e3, "its speed over the others'"),

@@ -68,7 +68,8 @@ void Resolver::read_what_ifs() {
   read_jitter();
   read_degraded_links();
   read_background_jobs();
-  text("network.detail", "fluid", "fast, and exact where transfers do not queue");
+  s_.detail = parse(text("network.detail", "fluid", "fast, and exact where transfers do not queue"),
+                    {NetworkDetail::fluid, NetworkDetail::chunk});
 }
 
 void Resolver::read_jitter() {

@@ -82,8 +82,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const Program program = compile(scenario, graph);
   const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus),
                           scenario.degraded_links);
-  const Cluster cluster{topology,           scenario.gpu,   scenario.stack, scenario.stragglers,
-                        scenario.allocator, scenario.jitter,   scenario.background};
+  const Cluster cluster{topology,           scenario.gpu,    scenario.stack,      scenario.stragglers,
+                        scenario.allocator, scenario.jitter, scenario.background, scenario.detail};
   RunRecord record{.model = scenario.model.name,
                    .topology = scenario.topology.name,
                    .gpu = scenario.gpu.name,

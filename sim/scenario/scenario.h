@@ -36,6 +36,7 @@ struct Scenario {
   Jitter jitter;
   std::vector<DegradedLink> degraded_links;
   std::vector<BackgroundTraffic> background;
+  NetworkDetail detail{};
   AllocatorConfig allocator;
   std::int64_t global_batch = 0;         // sequences
   std::int64_t global_batch_tokens = 0;  // encoder + decoder

@@ -103,6 +103,7 @@ std::optional<Result> extrapolate_accumulation(const Program& program,
     result.engine.events += other->engine.events;
     result.engine.allocator_calls += other->engine.allocator_calls;
     result.engine.solves += other->engine.solves;
+    result.engine.messages += other->engine.messages;
   }
   return periodic && on.periodic() ? std::optional(std::move(result)) : std::nullopt;
 }

@@ -40,6 +40,11 @@ struct BackgroundTraffic {
   std::int64_t flows = 2;  // its weight against a collective's channels on the link
 };
 
+enum class NetworkDetail : std::uint8_t { fluid, chunk };
+constexpr std::string_view name(NetworkDetail detail) {
+  return detail == NetworkDetail::fluid ? "fluid" : "chunk";
+}
+
 struct Cluster {
   const Topology& topology;
   const Gpu& gpu;
@@ -48,6 +53,7 @@ struct Cluster {
   AllocatorConfig allocator{};
   Jitter jitter{};
   std::vector<BackgroundTraffic> background{};
+  NetworkDetail detail = NetworkDetail::fluid;
 };
 
 }  // namespace shardsim

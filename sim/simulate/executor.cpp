@@ -64,6 +64,7 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
     network_.start(other, shared.link.front().weight, shared.rate, shared.link);
     ++other.index;
   }
+  if (cluster.detail == NetworkDetail::chunk) chunks_.emplace(program, cluster, job, planned());
 }
 
 // --- one instant ----------------------------------------------------------------------------------------
@@ -81,6 +82,8 @@ void Executor::run() {
     } while (agenda_.next() == now_ || !touched_.empty() || !hosts_due_.empty());
     conclude();
     if (finished()) return;
+    if (chunks_)
+      for (const auto& [transfer, end] : chunks_->advance(agenda_.next())) schedule(agent_of(transfer), end);
     const std::optional<Time> next = agenda_.next();
     if (oom_ && (!next || *next > oom_->at)) return;
     require(next.has_value(), "the simulation stands still with work waiting");
@@ -247,6 +250,7 @@ void Executor::begin_copy(RankClassId r, int s) {
   copies_[at(transfer_of(r, s).index) - communicators_.size()] = {
       Wide{op.value} * picoseconds_per_second, now_, {}};
   network_.start(transfer_of(r, s), 1, cluster_.gpu.pcie, to_device ? of.to_device : of.from_device);
+  if (chunks_) chunks_->copy(r, s, to_device, Bytes{op.value}, now_);
 }
 
 void Executor::finish_front(RankClassId r, int s) {
@@ -326,8 +330,10 @@ void Executor::set_computing(RankClassId r, bool computing) {
     CommunicatorState& comm = communicators_[c];
     const bool before = comm.computing > 0;
     computing ? ++comm.computing : --comm.computing;
-    if (before != (comm.computing > 0) && comm.state == CommunicatorState::State::transfer)
-      network_.set_cap(transfer_of(c), cap(c));
+    if (before == (comm.computing > 0) || comm.state != CommunicatorState::State::transfer) continue;
+    network_.set_cap(transfer_of(c), cap(c));
+    const CollectiveOp& op = program_.collectives[comm.what];
+    if (chunks_) chunks_->set_cap(c, plan_of(c, comm.what), op.kind, op.bytes, cap(c));
   }
 }
 
@@ -389,7 +395,10 @@ void Executor::arrive(RankClassId r, int s) {
   if (++comm.arrived < job_.communicators[c].members.size()) return;
   comm.state = CommunicatorState::State::latency;
   comm.began = now_;
-  schedule(communicator_agent(c), now_ + plan_of(c, what).latency);
+  const Plan& plan = plan_of(c, what);
+  schedule(communicator_agent(c), now_ + (chunks_ ? before_messages(plan, job_.communicators[c].fabric,
+                                                                    program_.collectives[what].kind)
+                                                  : plan.latency));
 }
 
 Bandwidth Executor::cap(CommunicatorId c) {
@@ -407,6 +416,23 @@ void Executor::begin_transfer(CommunicatorId c) {
   comm.state = CommunicatorState::State::transfer;
   comm.moving = {Wide{plan.wire.count} * picoseconds_per_second, now_, {}};
   network_.start(transfer_of(c), plan.channels, cap(c), of.links[at(static_cast<int>(plan.load))]);
+  const CollectiveOp& op = program_.collectives[comm.what];
+  if (chunks_) chunks_->start(c, plan, op.kind, op.bytes, cap(c), now_);
+}
+
+std::vector<std::vector<Plan>> Executor::planned() {
+  std::vector<std::vector<Plan>> planned(communicators_.size());
+  for (const CommunicatorId c : ids(communicators_))
+    for (const CollectiveId what : ids(program_.collectives))
+      if (program_.collectives[what].group == job_.communicators[c].group)
+        planned[at(c.index)].push_back(plan_of(c, what));
+  return planned;
+}
+
+Agent Executor::agent_of(TransferId t) const {
+  const int communicators = static_cast<int>(communicators_.size()), i = t.index - communicators;
+  if (i < 0) return communicator_agent({t.index});
+  return stream_agent({i / streams()}, i % streams());
 }
 
 void Executor::finish_collective(CommunicatorId c) {
@@ -468,6 +494,7 @@ void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {
   moving.left = std::max(Wide{0}, moving.left - Wide{moving.rate.count} * (now_ - moving.updated).count);
   moving.updated = now_;
   moving.rate = rate;
+  if (chunks_) return;  // the last message ends it
   schedule(agent, now_ + work_time((moving.left + rate.count - 1) / rate.count));
 }
 

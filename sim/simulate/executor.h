@@ -24,6 +24,7 @@
 #include "sim/program/program.h"
 #include "sim/result/memory_timeline.h"
 #include "sim/result/result.h"
+#include "sim/simulate/chunk_level.h"
 #include "sim/simulate/cluster.h"
 #include "sim/simulate/critical_path.h"
 #include "sim/simulate/job.h"
@@ -107,6 +108,7 @@ class Executor {
   bool steady() const { return steady_; }
   std::int64_t events() const { return events_; }
   std::int64_t solves() const { return network_.solves(); }
+  std::int64_t messages() const { return chunks_ ? chunks_->messages() : 0; }
 
  private:
   struct Moving {   // a transfer under way
@@ -136,6 +138,8 @@ class Executor {
   TransferId transfer_of(RankClassId r, int s) const {
     return {static_cast<std::int32_t>(communicators_.size()) + r.index * streams() + s};
   }
+
+  Agent agent_of(TransferId t) const;
 
   // --- one instant ---
   void schedule(Agent agent, Time at);
@@ -167,6 +171,7 @@ class Executor {
   Bandwidth cap(CommunicatorId c);
   void change_rate(TransferId t);
   void update(Moving& moving, Bandwidth rate, Agent agent);
+  std::vector<std::vector<Plan>> planned();
 
   // --- hosts ---
   void run_host(RankClassId r);
@@ -208,6 +213,7 @@ class Executor {
   CollectiveModel model_;
   Agenda agenda_;
   Network network_;
+  std::optional<ChunkLevel> chunks_;  // says when transfers end; network_ then only their average rates
   IdVector<RankClassId, RankState> ranks_;
   IdVector<CommunicatorId, CommunicatorState> communicators_;
   std::vector<Moving> copies_;  // by rank and stream

@@ -112,7 +112,8 @@ void add_expected_jitter(Result& result, const Jitter& jitter, std::int64_t rank
 }
 
 Result replay(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
-  const Job job = place(program, cluster, options.fold);
+  const bool fold = options.fold && cluster.detail == NetworkDetail::fluid;
+  const Job job = place(program, cluster, fold);
   std::optional<CausalLog> causes;
   if (options.critical_path) causes.emplace(program, job);
   Executor run(program, cluster, job, options.timeline, {}, causes ? &*causes : nullptr);
@@ -128,9 +129,10 @@ Result replay(const Program& program, const Cluster& cluster, const SimulateOpti
   result.engine = {.events = run.events(),
                    .allocator_calls = 0,
                    .solves = run.solves(),
+                   .messages = run.messages(),
                    .ranks = program.mesh.world,
                    .rank_classes = static_cast<std::int64_t>(job.ranks.size()),
-                   .folded = options.fold};
+                   .folded = fold};
   for (const RankState& rank : run.ranks()) result.engine.allocator_calls += rank.allocator.stats().calls;
   return result;
 }

@@ -11,7 +11,8 @@
 namespace shardsim {
 
 struct SimulateOptions {
-  bool fold = true;  // simulate one rank of each class; false gives the same result, slower
+  bool fold = true;  // simulate one rank of each class; false gives the same result, slower. The chunk level
+                     // of the network never folds: the order of a ring tells its ranks apart.
   std::vector<Span>* timeline = nullptr;  // if set, receives every kernel, collective and copy
   bool critical_path = false;             // in the result: what the reported step consists of, in order
   MemoryTimeline* memory = nullptr;  // if set, receives the memory of the fullest rank; runs everything twice

@@ -22,19 +22,19 @@ std::size_t at(int i) { return static_cast<std::size_t>(i); }
 template <class Deliver>
 int replay(const Schedule& schedule, int rounds, Random& random, const Deliver& deliver) {
   const int total = schedule.messages * rounds;
-  std::vector<int> sent(schedule.streams.size(), 0);
+  std::vector<int> sent(schedule.legs.size(), 0);
   int count = 0;
   for (;;) {
     std::vector<int> ready;
-    for (std::size_t s = 0; s < schedule.streams.size(); ++s) {
-      const Stream& stream = schedule.streams[s];
+    for (std::size_t s = 0; s < schedule.legs.size(); ++s) {
+      const Leg& stream = schedule.legs[s];
       const bool may = std::all_of(stream.sources.begin(), stream.sources.end(),
                                    [&](int from) { return sent[at(from)] > sent[s] - schedule.lag; });
       if (sent[s] < total && may) ready.push_back(static_cast<int>(s));
     }
     if (ready.empty()) return count;
     const int s = ready[at(static_cast<int>(random.between(0, static_cast<std::int64_t>(ready.size()) - 1)))];
-    deliver(schedule.streams[at(s)], sent[at(s)]);
+    deliver(schedule.legs[at(s)], sent[at(s)]);
     ++sent[at(s)];
     ++count;
   }
@@ -64,7 +64,7 @@ TEST_CASE("rings of 2 to 9 gather, scatter and reduce") {
             if (kind != CollectiveKind::all_gather || c % n == p) data[at(p)][at(c)] = own(p, c);
             sum[at(c)] += data[at(p)][at(c)];
           }
-        const int sent = replay(schedule, rounds, random, [&](const Stream& s, int k) {
+        const int sent = replay(schedule, rounds, random, [&](const Leg& s, int k) {
           const Payload payload = ring_payload(kind, n, s.from, k % schedule.messages);
           const std::size_t c = at(k / schedule.messages * n + payload.part);
           const std::int64_t value = data[at(s.from)][c];
@@ -97,8 +97,8 @@ TEST_CASE("double trees over 2 to 9 nodes, each with up to three ranks, reduce")
           data[at(p)].push_back(random.between(1, 1'000'000'000));
           sum[at(c)] += data[at(p)].back();
         }
-      const int sent = replay(schedule, rounds, random, [&](const Stream& s, int k) {
-        const bool up = s.way == Stream::Way::chain_up || s.way == Stream::Way::parent;
+      const int sent = replay(schedule, rounds, random, [&](const Leg& s, int k) {
+        const bool up = s.way == Leg::Way::chain_up || s.way == Leg::Way::parent;
         std::int64_t& there = data[at(s.to)][at(2 * k + s.half)];
         const std::int64_t value = data[at(s.from)][at(2 * k + s.half)];
         there = up ? there + value : value;

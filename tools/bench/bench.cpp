@@ -6,9 +6,11 @@
 //   compile      T5-11B to a step program
 //   folded       one run, ranks folded: T5-11B on 512 GPUs, minGPT-175B on 512
 //   unfolded     T5-11B with every rank simulated, 8 to 64 GPUs
+//   chunk        the collectives of an FSDP step, message by message: 48 blocks of 470 MB gathered twice and
+//                reduced once by 512 ranks; alone, and beside other jobs' traffic on every NIC
 //
-// Counters: events/s are state changes popped from the agenda, calls/s allocator calls, of all simulated
-// steps.
+// Counters: messages/s are chunks sent; events/s are state changes popped from the agenda, calls/s allocator
+// calls, of all simulated steps.
 
 #include <cstdlib>
 
@@ -19,7 +21,9 @@
 #include "sim/engine/max_min.h"
 #include "sim/memory/caching_allocator.h"
 #include "sim/scenario/scenario.h"
+#include "sim/simulate/chunk_level.h"
 #include "sim/simulate/simulate.h"
+#include "sim/topology/device_links.h"
 
 namespace shardsim {
 namespace {
@@ -159,7 +163,7 @@ void whole_run(benchmark::State& state, const std::string& model, std::int64_t g
                bool fold) {
   const Scenario s = scenario(model, gpus, micro_batch);
   const Program program = compile(s);
-  const Topology topology(s.topology, s.gpu, static_cast<int>(s.gpus));
+  const Topology topology(s.topology, s.gpu, static_cast<int>(s.gpus), s.degraded_links);
   const Cluster cluster{topology, s.gpu, s.stack, {}};
   const Result expected = simulate(program, cluster);
   double events = 0, calls = 0;
@@ -184,6 +188,58 @@ BENCHMARK_CAPTURE(whole_run, t5_11b_8, "t5-11b", 8, 8, false)
     ->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(whole_run, t5_11b_64, "t5-11b", 64, 8, false)
     ->Name("unfolded/t5-11b/64")
+    ->Unit(benchmark::kMillisecond);
+
+// NVLink at 300 GB/s, a NIC of 25 GB/s for every GPU. 144 collectives of 512 x 511 messages: 38 million.
+void chunk_level(benchmark::State& state, int blocks, double others_gb_per_s) {
+  constexpr int ranks = 512;
+  Scenario s = scenario("t5-11b", ranks, 8);
+  s.gpu.nvlinks = 12;
+  s.gpu.nvlink = Bandwidth{25'000'000'000};
+  s.gpu.nvlink_efficiency = 1;
+  s.topology.node.nic = Bandwidth{25'000'000'000};
+  s.topology.node.transport.efficiency = 1;
+  const Topology topology(s.topology, s.gpu, ranks);
+  std::vector<Rank> members;
+  for (int r = 0; r < ranks; ++r) members.push_back({r});
+  const RingFabric fabric = ring_fabric(topology, members);
+  const CollectiveModel model{s.stack.nccl, s.gpu.architecture, s.topology.node.transport,
+                              s.topology.node.network_overhead};
+  std::vector<Bandwidth> capacity;
+  for (int l = 0; l < topology.links(); ++l) capacity.push_back(topology.capacity({l}));
+  std::vector<Background> others;
+  if (others_gb_per_s > 0)
+    for (int node = 0; node < topology.nodes(); ++node)
+      for (int nic = 0; nic < topology.node().nics; ++nic)
+        others.push_back(
+            {links_of_nic(topology, node, nic).front().index, 2, from_gb_per_s(others_gb_per_s)});
+  double messages = 0;
+  for (auto _ : state) {
+    ChunkNetwork network(capacity, {ring_pattern(topology, members)}, others);
+    Time now;
+    for (int i = 0; i < blocks; ++i)
+      for (const CollectiveKind kind :
+           {CollectiveKind::all_gather, CollectiveKind::all_gather, CollectiveKind::reduce_scatter}) {
+        constexpr Bytes bytes{470'000'000};
+        const Plan p = plan(model, fabric, kind, bytes);
+        const Time first = now + before_messages(p, fabric, kind);
+        network.start({0}, message_load(p, fabric, kind, bytes, p.cap), first);
+        const Time end = network.advance(std::nullopt).front().at;
+        const double took = ratio(end - now, p.alone());
+        expect(took > 0.99 && (others_gb_per_s > 0 || took < 1.01), "a ring alone takes what its plan says");
+        now = end;
+      }
+    messages += static_cast<double>(network.messages());
+  }
+  state.counters["messages/s"] = benchmark::Counter(messages, benchmark::Counter::kIsRate);
+}
+BENCHMARK_CAPTURE(chunk_level, fsdp_512, 48, 0)
+    ->Name("chunk/fsdp-step/512")
+    ->Iterations(1)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(chunk_level, shared_512, 4, 10)
+    ->Name("chunk/shared-nics/512")
+    ->Iterations(1)
     ->Unit(benchmark::kMillisecond);
 
 }  // namespace
