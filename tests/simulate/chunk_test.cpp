@@ -51,7 +51,7 @@ struct World {
   }
   Result run(const Program& program, NetworkDetail detail) const {
     const Topology t = topology();
-    return simulate(program, Cluster{t, gpu, stack, {}, {}, background, detail});
+    return simulate(program, Cluster{t, gpu, stack, {}, {}, {}, background, detail});
   }
   // Of a step that does nothing but these collectives, one after the other in each group.
   Time step(Mesh mesh, const std::vector<std::tuple<Axis, CollectiveKind, Bytes>>& all,
