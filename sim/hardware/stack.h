@@ -71,6 +71,7 @@ struct Stack {
   Time cuda_malloc, cuda_malloc_per_gib, cuda_free;   // driver calls of the caching allocator
   std::array<Bytes, architectures> cublas_workspace;  // in the allocator, per handle and stream that multiply
   bool collectives_record_streams{};     // c10d marks tensors as used by the NCCL stream (PyTorch <= 2.1)
+  bool compiles{};                       // torch.compile
   std::vector<AttentionKind> attention;  // implementations the stack has, best first
   std::string optimizer_impl;            // the default
   std::string mixed_precision;           // the default of data parallelism: autocast or o2

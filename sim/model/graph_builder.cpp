@@ -90,7 +90,7 @@ void GraphBuilder::keep_until_here(ValueId x) {
 
 ValueId GraphBuilder::pointwise(std::string_view name, std::string_view result, DType dtype,
                                 std::initializer_list<In> inputs, bool save_result) {
-  Op op{.name = name};
+  Op op{.name = name, .fusion = Fusion::pointwise};
   std::int64_t elements = 0;
   bool grad = false;
   Bytes read, saved;
@@ -137,6 +137,7 @@ ValueId GraphBuilder::multiply(std::string_view name, ValueId a, ValueId b) {
   const ValueId out = value(name, graph_.values[a].elements, graph_.values[a].dtype, true);
   const Bytes each = bytes(out) * 2 + bytes(a);
   append({.name = name,
+          .fusion = Fusion::pointwise,
           .inputs = {a, b},
           .gradients = {Gradient::fresh, Gradient::fresh},
           .outputs = {out},
@@ -150,6 +151,7 @@ ValueId GraphBuilder::add_in_place(ValueId x, ValueId addend) {
   const ValueId out = value(graph_.values[x].name, graph_.values[x].elements, graph_.values[x].dtype, true);
   graph_.values[out].storage = graph_.values[x].storage;
   append({.name = "add in place",
+          .fusion = Fusion::pointwise,
           .inputs = {x, addend},
           .gradients = {Gradient::alias, needs_grad(addend) ? Gradient::alias : Gradient::none},
           .outputs = {out},
@@ -201,6 +203,7 @@ ValueId GraphBuilder::add_positions(ValueId x, ParameterId table, std::int64_t e
           .backward = {moves(bytes(positions) * 4)}});
   const ValueId out = value("embedded", graph_.values[x].elements, graph_.values[x].dtype, true);
   append({.name = "add positions",
+          .fusion = Fusion::pointwise,
           .inputs = {x, positions},
           .gradients = {Gradient::alias, Gradient::fresh},
           .outputs = {out},
@@ -280,6 +283,7 @@ ValueId GraphBuilder::layer_norm(ValueId x, std::int64_t width, ParameterId weig
   const ValueId statistics =
       value("mean and rstd", 2 * graph_.values[x].elements / width, DType::fp32, false);
   Op op{.name = "layer norm",
+        .fusion = Fusion::reduction,
         .inputs = {x},
         .gradients = {Gradient::fresh},
         .outputs = {out, statistics},
@@ -299,6 +303,7 @@ ValueId GraphBuilder::rms_norm(ValueId x, std::int64_t width, ParameterId weight
     const ValueId out = value("normalised", elements, graph_.values[x].dtype, true);
     const ValueId rstd = value("rstd", elements / width, DType::fp32, false);
     append({.name = "rms norm",
+            .fusion = Fusion::reduction,
             .inputs = {x},
             .gradients = {Gradient::fresh},
             .outputs = {out, rstd},
@@ -312,6 +317,7 @@ ValueId GraphBuilder::rms_norm(ValueId x, std::int64_t width, ParameterId weight
   const ValueId scaled = implementation == RmsNorm::t5 ? x : upcast;
   const ValueId rstd = value("rstd", elements / width, DType::fp32, true);
   append({.name = "mean square",  // pow, mean, rsqrt; backward: expand, two products
+          .fusion = Fusion::reduction,
           .inputs = {upcast},
           .gradients = {Gradient::fresh},
           .outputs = {rstd},
@@ -322,6 +328,7 @@ ValueId GraphBuilder::rms_norm(ValueId x, std::int64_t width, ParameterId weight
           .backward_temporary = fp32});
   const ValueId normal = value("normalised", elements, DType::fp32, true);
   append({.name = "normalise",
+          .fusion = Fusion::pointwise,
           .inputs = {scaled, rstd},
           .gradients = {Gradient::fresh, Gradient::fresh},
           .outputs = {normal},
@@ -333,6 +340,7 @@ ValueId GraphBuilder::rms_norm(ValueId x, std::int64_t width, ParameterId weight
   const ValueId low = cast(normal, result);
   const ValueId out = value("scaled", elements, result, true);
   append({.name = "norm weight",
+          .fusion = Fusion::pointwise,
           .inputs = {low},
           .gradients = {Gradient::fresh},
           .outputs = {out},
@@ -377,6 +385,7 @@ ValueId GraphBuilder::repeat(std::string_view name, ValueId x, std::int64_t time
   const ValueId out = value(name, graph_.values[x].elements * times, graph_.values[x].dtype, true);
   const Bytes traffic = bytes(x) + bytes(out);
   append({.name = name,
+          .fusion = Fusion::pointwise,
           .inputs = {x},
           .gradients = {Gradient::fresh},
           .outputs = {out},
@@ -393,6 +402,7 @@ ValueId GraphBuilder::masked_fill(ValueId x, std::int64_t mask_elements) {
   const ValueId out = value("masked scores", graph_.values[x].elements, graph_.values[x].dtype, true);
   const ValueId mask = value("mask", mask_elements, DType::boolean, false);
   append({.name = "mask",
+          .fusion = Fusion::pointwise,
           .inputs = {x},
           .gradients = {Gradient::fresh},
           .outputs = {out, mask},
@@ -402,8 +412,11 @@ ValueId GraphBuilder::masked_fill(ValueId x, std::int64_t mask_elements) {
   return out;
 }
 
-ValueId GraphBuilder::softmax(ValueId x) {
-  return pointwise("softmax", "probabilities", graph_.values[x].dtype, {{x}}, true);
+ValueId GraphBuilder::softmax(ValueId x, std::int64_t width) {
+  const ValueId out = pointwise("softmax", "probabilities", graph_.values[x].dtype, {{x}}, true);
+  graph_.ops.back().fusion = Fusion::reduction;
+  graph_.ops.back().statistics = 2 * graph_.values[x].elements / width;  // maximum and sum
+  return out;
 }
 
 ValueId GraphBuilder::dropout(ValueId x) {
@@ -412,6 +425,7 @@ ValueId GraphBuilder::dropout(ValueId x) {
   const ValueId mask = value("dropout mask", graph_.values[x].elements, DType::boolean, false);
   const Bytes traffic = bytes(x) * 2 + bytes(mask);
   append({.name = "dropout",
+          .fusion = Fusion::random,
           .inputs = {x},
           .gradients = {Gradient::fresh},
           .outputs = {out, mask},
@@ -462,6 +476,7 @@ ValueId GraphBuilder::position_bias(ParameterId table, std::int64_t batch, std::
           .backward = {moves(bytes(relative) * 3)}});
   const ValueId bias = value("position bias", batch * scores, workload_.numerics.parameter, true);
   append({.name = "bias plus mask",
+          .fusion = Fusion::pointwise,
           .inputs = {relative},
           .gradients = {Gradient::fresh},
           .outputs = {bias},
@@ -474,7 +489,10 @@ ValueId GraphBuilder::position_bias(ParameterId table, std::int64_t batch, std::
 ValueId GraphBuilder::zero_bias(std::int64_t elements) {
   const int core = std::exchange(core_, 0);
   const ValueId bias = value("position bias", elements, workload_.numerics.parameter, false);
-  append({.name = "zeros plus mask", .outputs = {bias}, .forward = {moves(bytes(bias))}});
+  append({.name = "zeros plus mask",
+          .fusion = Fusion::pointwise,
+          .outputs = {bias},
+          .forward = {moves(bytes(bias))}});
   core_ = core;
   return bias;
 }
@@ -493,6 +511,7 @@ ValueId GraphBuilder::rotary(std::string_view name, ValueId x, const Rotation& r
   const ValueId out = value(name, graph_.values[x].elements, graph_.values[x].dtype, true);
   const Bytes one = bytes(x);
   append({.name = name,
+          .fusion = Fusion::pointwise,
           .inputs = {x, rotation.cos, rotation.sin},
           .gradients = {Gradient::fresh, Gradient::none, Gradient::none},
           .outputs = {out},
@@ -579,6 +598,8 @@ ValueId GraphBuilder::mean_loss(ValueId logits, ValueId labels) {
   const ValueId log_probabilities =
       value("log-probabilities", graph_.values[logits].elements, graph_.values[logits].dtype, true);
   append({.name = "log softmax",
+          .fusion = Fusion::reduction,
+          .statistics = 2 * rows_of(labels),  // maximum and sum
           .inputs = {logits},
           .gradients = {Gradient::fresh},
           .outputs = {log_probabilities},
@@ -587,6 +608,7 @@ ValueId GraphBuilder::mean_loss(ValueId logits, ValueId labels) {
           .backward = {log_softmax_backward(size, rows_of(labels))}});
   const ValueId mean = value("loss", 1, graph_.values[logits].dtype, true);
   append({.name = "negative log-likelihood",
+          .fusion = Fusion::reduction,
           .inputs = {log_probabilities, labels},
           .gradients = {Gradient::fresh, Gradient::none},
           .outputs = {mean},

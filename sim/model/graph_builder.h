@@ -68,8 +68,8 @@ class GraphBuilder {
   ValueId scale(std::string_view name, ValueId x);         // by a constant
   ValueId add_constant(std::string_view name, ValueId x);  // a small tensor, broadcast
   ValueId masked_fill(ValueId x, std::int64_t mask_elements);
-  ValueId softmax(ValueId x);
-  ValueId dropout(ValueId x);  // nothing at probability 0
+  ValueId softmax(ValueId x, std::int64_t width);  // over rows of so many
+  ValueId dropout(ValueId x);                      // nothing at probability 0
   ValueId activation_relu(ValueId x);
   ValueId activation_gelu(ValueId x);
   ValueId activation_silu(ValueId x);

@@ -91,15 +91,16 @@ ValueId Layers::unfused_attention(ValueId q, ValueId k, ValueId v, const Attenti
   if (!one_kernel) {
     x = graph.scale("scaled scores", x);
     if (spec.positions == Positions::alibi) x = graph.add_constant("ALiBi", x);
-    x = style.where ? graph.masked_fill(x, shape.queries * shape.keys) : graph.add_constant("masked scores", x);
+    x = style.where ? graph.masked_fill(x, shape.queries * shape.keys)
+                    : graph.add_constant("masked scores", x);
   }
   if (one_kernel) {
-    x = graph.dropout(graph.softmax(x));
+    x = graph.dropout(graph.softmax(x, shape.keys));
   } else if (style.fp32_softmax) {
-    x = graph.dropout(graph.cast(graph.softmax(graph.cast(x, DType::fp32)), graph.compute()));
+    x = graph.dropout(graph.cast(graph.softmax(graph.cast(x, DType::fp32), shape.keys), graph.compute()));
   } else {
     if (graph.workload().numerics.autocast) x = graph.cast(x, DType::fp32);
-    x = graph.cast(graph.dropout(graph.softmax(x)), graph.compute());
+    x = graph.cast(graph.dropout(graph.softmax(x, shape.keys)), graph.compute());
   }
   x = graph.batched_product("context", x, v, heads, shape.queries, shape.head_dim, shape.keys);
   graph.end_attention_core();

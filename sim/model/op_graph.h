@@ -46,17 +46,30 @@ enum class Gradient : std::uint8_t {
   none,   // the input needs none
   fresh,  // a new tensor, shaped as the input
   alias,  // the gradient of the (first) output itself: additions pass it on
+  same,   // the tensor made for the nearest fresh one before: an addition inside a larger kernel
 };
 
-// Operations that selective checkpointing tells apart.
-enum class OpKind : std::uint8_t { other, linear, fused_attention };
+// Operations that selective checkpointing tells apart, and those that fuse() made.
+enum class OpKind : std::uint8_t { other, linear, fused_attention, fused };
+
+// What a compiler may do with an operation.
+enum class Fusion : std::uint8_t {
+  none,       // it stays a kernel of its own: matrix products, lookups, libraries' kernels
+  pointwise,  // part of a larger kernel; a boolean beside its result is a constant
+  reduction,  // the same over rows; what it makes beside its result, or smaller than its input, are
+              // statistics
+  random,     // pointwise, but what it makes beside its result (a mask) cannot be made again
+};
 
 struct Op {
   std::string_view name{};  // a literal
   ModuleId module{};
   OpKind kind{};
-  int attention_core = 0;  // of which attention (scores to context) it is part, counted from 1; 0 = none
-  bool from_host = false;  // no kernel: its outputs are copied from host memory
+  Fusion fusion{};
+  bool compiled = false;        // launched by generated code, not by the framework's dispatcher
+  std::int64_t statistics = 0;  // fp32 numbers inside a reduction from which its result can be made again
+  int attention_core = 0;       // of which attention (scores to context) it is part, counted from 1; 0 = none
+  bool from_host = false;       // no kernel: its outputs are copied from host memory
   std::vector<ValueId> inputs{};
   std::vector<Gradient> gradients{};  // one per input
   std::vector<ValueId> outputs{};

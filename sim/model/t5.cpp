@@ -36,7 +36,7 @@ struct T5 : Layers {
         graph.batched_product("scores", q_heads, k_heads, heads, queries, keys, spec.head_dim);
     if (bias.value.index < 0) bias.value = make_bias(prefix, queries, keys, bias.relative);
     const ValueId biased = graph.add_in_place(scores, bias.value);
-    ValueId p = graph.softmax(graph.cast(biased, DType::fp32));
+    ValueId p = graph.softmax(graph.cast(biased, DType::fp32), keys);
     p = graph.dropout(graph.cast(p, graph.compute()));
     const ValueId v_heads = graph.copy("v heads", v);
     ValueId y = graph.batched_product("context", p, v_heads, heads, queries, spec.head_dim, keys);

@@ -291,9 +291,15 @@ Stack read_stack(const std::string& path) {
   stack.versions = table.text("versions");
   table.text("source");
 
+  TableReader framework = table.table("framework");
+  if (framework.has("compile")) stack.compiles = framework.flag("compile");
+
   TableReader host = table.table("host");
-  for (int w = 0; w < host_works; ++w)
-    stack.host[static_cast<std::size_t>(w)] = us(host, std::string(name(static_cast<HostWork>(w))) + "_us");
+  for (int w = 0; w < host_works; ++w) {
+    const auto work = static_cast<HostWork>(w);
+    if ((work == HostWork::compiled_op || work == HostWork::compiled_region) && !stack.compiles) continue;
+    stack.host[static_cast<std::size_t>(w)] = us(host, std::string(name(work)) + "_us");
+  }
   stack.launch_latency = us(host, "launch_latency_us");
   stack.host_wake = us(host, "wake_us");
   stack.launch_queue = static_cast<int>(host.integer("launch_queue", 1, 1 << 20));
@@ -309,7 +315,6 @@ Stack read_stack(const std::string& path) {
   workspace.finish();
   allocator.finish();
 
-  TableReader framework = table.table("framework");
   stack.collectives_record_streams = framework.flag("collectives_record_streams");
   const auto names = names_of(all_attention);
   for (const std::string& text : framework.texts("attention")) {

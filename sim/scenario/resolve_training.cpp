@@ -139,7 +139,9 @@ std::pair<std::string, std::string> Resolver::usual_stack() const {
 }
 
 void Resolver::read_stack() {
-  const auto [usual, reason] = usual_stack();
+  const bool compile = flag("training.compile", false, "PyTorch's");
+  const auto [usual, reason] =
+      compile ? std::pair<std::string, std::string>("compiled-2024", "has torch.compile") : usual_stack();
   const std::string stack = text("training.stack", usual, reason);
   s_.stack =
       shardsim::read_stack(library_.find("topologies/stacks", stack, settings_.place("training.stack")));
@@ -147,6 +149,23 @@ void Resolver::read_stack() {
   for (std::optional<GemmProfile>& profile : s_.gpu.gemm)
     if (profile)
       profile->training_context *= s_.stack.gemm_efficiency[static_cast<std::size_t>(s_.gpu.architecture)];
+  read_compile_scope(compile);
+}
+
+void Resolver::read_compile_scope(bool compile) {
+  const std::string key = "training.compile_scope";
+  if (!compile && given(key)) fail(key, "nothing is compiled; training.compile is false");
+  if (!compile) return;
+  if (!s_.stack.compiles) {
+    std::string able;
+    for (const std::string& name : library_.names("topologies/stacks"))
+      if (shardsim::read_stack(library_.find("topologies/stacks", name, {})).compiles)
+        able += (able.empty() ? "" : ", ") + name;
+    fail("training.compile", fmt::format("stack \"{}\" does not compile; {} does", s_.stack.name, able));
+  }
+  s_.compiled = text(key, "blocks", "each block is compiled, as torchtitan does") == "model"
+                    ? CompileScope::model
+                    : CompileScope::blocks;
 }
 
 bool Resolver::has(DType t) const { return s_.gpu.profile(t).has_value(); }
@@ -278,7 +297,6 @@ void Resolver::read_training() {
   t.gradient_clipping = flag("training.gradient_clipping", true, "the usual");
   t.sync_each_step = flag("training.sync_each_step", true, "the loss is printed");
   read_loss();
-  flag("training.compile", false, "PyTorch's");
   const bool no_sync = s_.stack.no_sync && kind == "ddp" && t.micro_batches > 1;
   t.no_sync = flag("training.no_sync", no_sync,
                    no_sync ? fmt::format("usual in stack {}", s_.stack.name) : "PyTorch's");

@@ -102,6 +102,7 @@ class Resolver {
                       const std::string& missing) const;
   bool has(DType t) const;
   void read_stack();
+  void read_compile_scope(bool compile);
   std::pair<std::string, std::string> usual_stack() const;  // and why
   void read_precision();
   void read_attention();

@@ -62,7 +62,10 @@ std::vector<Comparison> comparisons(const Scenario& scenario, const Result& r) {
   return result;
 }
 
-OpGraph graph_of(const Scenario& scenario) { return build(scenario.model, scenario.workload); }
+OpGraph graph_of(const Scenario& scenario) {
+  const OpGraph eager = build(scenario.model, scenario.workload);
+  return scenario.compiled ? fuse(eager, *scenario.compiled) : eager;
+}
 
 Program compile(const Scenario& scenario, const OpGraph& graph) {
   const Framework framework{

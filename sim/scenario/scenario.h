@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "sim/hardware/gpu.h"
 #include "sim/hardware/stack.h"
 #include "sim/memory/caching_allocator.h"
+#include "sim/model/fusion.h"
 #include "sim/model/spec.h"
 #include "sim/model/workload.h"
 #include "sim/result/memory_timeline.h"
@@ -29,6 +31,7 @@ struct Scenario {
   std::int64_t gpus = 0;
   Workload workload;
   Training training;
+  std::optional<CompileScope> compiled;  // by torch.compile
   Strategy strategy;
   std::string strategy_name;  // "ddp", "fsdp F=8"
   std::string precision;      // as in the scenario

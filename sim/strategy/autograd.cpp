@@ -9,7 +9,6 @@
 namespace shardsim {
 namespace {
 
-constexpr int no_gradient = -1;
 constexpr Bytes offloaded_min{1024};  // torchtune OffloadActivations: min_offload_size
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
@@ -56,6 +55,8 @@ StreamId offload_stream(ProgramBuilder& program) {
 Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, const Training& training)
     : graph_(graph),
       program_(program),
+      segment_of_(graph.ops.size()),
+      maker_(graph.values.size()),
       creator_(graph.values.size()),
       last_read_(graph.values.size()),
       dying_(graph.ops.size()),
@@ -70,7 +71,7 @@ Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, const Training
       sum_tensor_(graph.values.size(), no_tensor),
       op_tensors_(graph.ops.size()),
       stored_(graph.values.size()),
-      gradient_(graph.values.size(), no_gradient),
+      gradients_(graph.values.size()),
       pending_(graph.parameters.size()) {
   for (const Op& op : graph.ops) {
     Kernels kernels;
@@ -80,14 +81,18 @@ Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, const Training
     label_.push_back(program.label(op.name));
     for (const ParameterId p : op.parameters) ++uses_[p];
   }
+  for (const Segment& s : graph.segments)
+    for (OpId op = s.first; op < s.last; ++op.index) segment_of_[op] = static_cast<int>(index_of(s));
   for (const ValueId v : ids(graph.values)) {
     const Value& value = graph.values[v];
     if (value.storage == v && !value.held_by_user) dying_[value.last_use].push_back(v);
   }
   for (const OpId op : ids(graph.ops)) {
     for (const ValueId v : graph.ops[op].inputs) last_read_[storage_of(v)] = op;
-    for (const ValueId v : graph.ops[op].outputs)
+    for (const ValueId v : graph.ops[op].outputs) {
+      maker_[v] = op;
       if (storage_of(v) == v) creator_[v] = op;
+    }
   }
   plan_checkpoints(training);
   plan_kept();
@@ -162,6 +167,8 @@ void Autograd::add_checkpoint(OpId first, OpId last, const std::function<Recall(
         std::any_of(saved.begin(), saved.end(), [&](ValueId v) { return creator_[storage_of(v)] == op; });
     checkpoint.stop = runs ? OpId{op.index + 1} : op;
   }
+  for (OpId op = checkpoint.stop; op < last; ++op.index)
+    if (graph_.ops[op].compiled) recall_[op].cached = false;  // a compiler sees that nothing needs it
   for (OpId op = first; op < last; ++op.index) {
     if (recall_[op].checkpoint != index) continue;
     for (const ValueId v : graph_.ops[op].inputs)
@@ -222,6 +229,7 @@ void Autograd::drop(ValueId storage) {
 
 void Autograd::forward(const Segment& segment) {
   program_.begin_mark(graph_.modules[segment.module].name);
+  if (graph_.ops[segment.first].compiled) program_.host(HostWork::compiled_region);
   for (OpId op = segment.first; op < segment.last; ++op.index) {
     run(op, forward_tensor_);
     for (const ValueId v : kept_[op]) hold(v);
@@ -250,7 +258,8 @@ void Autograd::run(OpId id, IdVector<ValueId, TensorId>& tensors) {
           : once(op_tensors_[id].forward_temporary, op.name, op.forward_temporary, Category::temporaries);
   if (temporary != no_tensor) program_.alloc(temporary);
   for (const KernelId k : kernels_[id].forward)
-    program_.launch(default_stream, k, HostWork::forward_op, label_[id]);
+    program_.launch(default_stream, k, op.compiled ? HostWork::compiled_op : HostWork::forward_op,
+                    label_[id]);
   if (temporary != no_tensor) program_.free(temporary);
   if (hooks_.after_forward) hooks_.after_forward(id);
 }
@@ -382,11 +391,12 @@ void Autograd::begin_backward() {
   program_.alloc(one);
   program_.launch(default_stream, MemoryBound{bytes_of(graph_, loss)}, HostWork::backward_op,
                   "loss gradient");
-  gradient_[loss] = hold_gradient(one);
+  gradients_[loss] = {hold_gradient(one)};
 }
 
 void Autograd::backward(const Segment& segment, const OnGradient& on_gradient, const RecomputeHooks& hooks) {
   program_.begin_mark(graph_.modules[segment.module].name);
+  if (graph_.ops[segment.first].compiled) program_.host(HostWork::compiled_region);
   if (const int o = offload_ending_[index_of(segment)]; o >= 0) {
     wait_for_return(at(o));
     if (o > 0) bring_back(at(o - 1));
@@ -405,8 +415,8 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
   const auto release_saved = [&] {
     for (const ValueId v : op.saved) drop(storage_of(v));
   };
-  const bool reached = std::any_of(op.outputs.begin(), op.outputs.end(),
-                                   [&](ValueId v) { return gradient_[v] != no_gradient; });
+  const bool reached =
+      std::any_of(op.outputs.begin(), op.outputs.end(), [&](ValueId v) { return !gradients_[v].empty(); });
   if (!reached) {
     release_saved();
     return;
@@ -418,7 +428,8 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
   if (op.backward_temporary.count > 0)
     program_.alloc(once(tensors.backward_temporary, op.name, op.backward_temporary, Category::temporaries));
 
-  std::vector<int> made(op.inputs.size(), no_gradient);
+  std::vector<int> made(op.inputs.size(), -1), absorbed;
+  Bytes summed;  // what a fused kernel reads beyond one gradient per result
   for (std::size_t i = 0; i < op.inputs.size(); ++i) {
     const ValueId v = op.inputs[i];
     if (op.gradients[i] == Gradient::fresh) {
@@ -426,25 +437,40 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
                               bytes_of(graph_, v), Category::temporaries);
       program_.alloc(t);
       made[i] = hold_gradient(t);
-    } else if (op.gradients[i] == Gradient::alias) {
-      made[i] = gradient_[op.outputs.front()];
+      const bool shared = i + 1 < op.inputs.size() && op.gradients[i + 1] == Gradient::same;
+      if (op.kind == OpKind::fused && !shared)
+        for (const int present : std::exchange(gradients_[v], {})) {
+          absorbed.push_back(present);
+          summed += bytes_of(graph_, v);
+        }
+    } else if (op.gradients[i] == Gradient::alias || op.gradients[i] == Gradient::same) {
+      made[i] = op.gradients[i] == Gradient::alias ? only_gradient(op.outputs.front()) : made[i - 1];
       ++held_[at(made[i])].references;
     }
   }
+  for (const ValueId v : op.outputs)
+    for (std::size_t more = 1; more < gradients_[v].size(); ++more) summed += bytes_of(graph_, v);
   for (std::size_t i = 0; i < op.parameters.size(); ++i) {
     const Parameter& p = graph_.parameters[op.parameters[i]];
     program_.alloc(once(tensors.parameter_gradient[i], p.name + " gradient",
                         storage(p.elements, graph_.parameter_dtype), Category::gradients));
   }
-  for (const KernelId k : kernels_[id].backward)
-    program_.launch(default_stream, k, HostWork::backward_op, label_[id]);
+  const HostWork work = op.compiled ? HostWork::compiled_op : HostWork::backward_op;
+  for (std::size_t k = 0; k < op.backward.size(); ++k)
+    program_.launch(
+        default_stream,
+        summed.count == 0
+            ? kernels_[id].backward[k]
+            : program_.kernel(MemoryBound{std::get<MemoryBound>(op.backward[k]).traffic + summed}),
+        work, label_[id]);
 
   if (op.backward_temporary.count > 0) program_.free(tensors.backward_temporary);
   release_saved();
+  for (const int gradient : absorbed) drop_gradient(gradient);
   for (const ValueId v : op.outputs)
-    if (gradient_[v] != no_gradient) drop_gradient(std::exchange(gradient_[v], no_gradient));
+    for (const int gradient : std::exchange(gradients_[v], {})) drop_gradient(gradient);
   for (std::size_t i = 0; i < op.inputs.size(); ++i)
-    if (made[i] != no_gradient) give_gradient(op.inputs[i], made[i]);
+    if (made[i] >= 0) give_gradient(op.inputs[i], made[i], id);
   for (std::size_t i = 0; i < op.parameters.size(); ++i)
     give_parameter_gradient(op.parameters[i], tensors.parameter_gradient[i], on_gradient);
   if (hooks_.after_backward) hooks_.after_backward(id);
@@ -464,23 +490,39 @@ void Autograd::add(TensorId addend) {
                   HostWork::backward_op, accumulate_);
 }
 
-void Autograd::give_gradient(ValueId to, int held) {
-  int& present = gradient_[to];
-  if (present == no_gradient) {
-    present = held;
-    return;
-  }
+// Autograd's sum of the two, in place if nobody else reads the first one.
+int Autograd::add_gradients(ValueId of, int present, int held) {
   const TensorId addend = held_[at(held)].tensor;
   if (held_[at(present)].references == 1) {
     add(addend);
-  } else {  // somebody else reads the first one: the sum needs memory of its own
-    const TensorId sum = once(sum_tensor_[to], std::string(graph_.values[to].name) + " gradient sum",
-                              bytes_of(graph_, to), Category::temporaries);
+  } else {
+    const TensorId sum = once(sum_tensor_[of], std::string(graph_.values[of].name) + " gradient sum",
+                              bytes_of(graph_, of), Category::temporaries);
     program_.alloc(sum);
     add(addend);
     drop_gradient(std::exchange(present, hold_gradient(sum)));
   }
   drop_gradient(held);
+  return present;
+}
+
+void Autograd::give_gradient(ValueId to, int held, OpId giver) {
+  std::vector<int>& present = gradients_[to];
+  const bool summed_later =
+      graph_.ops[maker_[to]].kind == OpKind::fused && segment_of_[maker_[to]] == segment_of_[giver];
+  if (present.empty() || summed_later)
+    present.push_back(held);
+  else
+    present.front() = add_gradients(to, present.front(), held);
+}
+
+// For an operation that passes it on.
+int Autograd::only_gradient(ValueId of) {
+  std::vector<int>& present = gradients_[of];
+  for (std::size_t i = 1; i < present.size(); ++i)
+    present.front() = add_gradients(of, present.front(), present[i]);
+  present.resize(1);
+  return present.front();
 }
 
 void Autograd::give_parameter_gradient(ParameterId parameter, TensorId contribution,

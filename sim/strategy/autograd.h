@@ -5,6 +5,8 @@
 //   forward    a tensor dies with its last Python reference, unless a later backward node saved it
 //   backward   a node allocates the gradients it makes, then drops what it saved, then the gradient it
 //              consumed; two gradients of one tensor are summed (in place if nobody else holds the first)
+//   compiled   a fused operation sums the gradients of its results as it reads them, and adds what its
+//              inputs already have to what it makes for them; sums across segments are autograd's
 //   parameters gradients of all uses are summed before the parameter's hook sees the result
 //   checkpoint it runs forward again inside its backward. Of blocks, groups of blocks, attention cores it
 //              keeps the inputs and runs all again (reentrant); or some results are kept as well, and it
@@ -114,7 +116,9 @@ class Autograd {
   void drop(ValueId storage);
   int hold_gradient(TensorId tensor);  // index into held_
   void drop_gradient(int held);
-  void give_gradient(ValueId to, int held);
+  int add_gradients(ValueId of, int present, int held);
+  int only_gradient(ValueId of);
+  void give_gradient(ValueId to, int held, OpId giver);
   void give_parameter_gradient(ParameterId parameter, TensorId contribution, const OnGradient& on_gradient);
   void add(TensorId addend);  // to what is there: one kernel
   TensorId once(TensorId& id, std::string_view name, Bytes bytes, Category category,
@@ -131,8 +135,9 @@ class Autograd {
   // Derived from the graph once.
   IdVector<OpId, Kernels> kernels_;
   IdVector<OpId, LabelId> label_;
-  IdVector<ValueId, OpId> creator_, last_read_;
-  IdVector<OpId, std::vector<ValueId>> dying_;  // storages whose last Python use is the op
+  IdVector<OpId, int> segment_of_;
+  IdVector<ValueId, OpId> maker_, creator_, last_read_;  // creator_ is known of storages
+  IdVector<OpId, std::vector<ValueId>> dying_;           // storages whose last Python use is the op
   IdVector<ParameterId, int> uses_;
   LabelId accumulate_;
   std::vector<Checkpoint> checkpoints_;
@@ -153,7 +158,8 @@ class Autograd {
 
   // State of the micro-batch being written.
   IdVector<ValueId, Stored> stored_;
-  IdVector<ValueId, int> gradient_;  // index into held_, -1 = none yet
+  // Indices into held_; several only of a value whose kernel sums them as it reads.
+  IdVector<ValueId, std::vector<int>> gradients_;
   std::vector<Held> held_;
   struct Pending {
     TensorId tensor{-1};

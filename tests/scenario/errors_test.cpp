@@ -90,10 +90,16 @@ TEST_CASE("numbers out of range") {
         "a.toml:4:8: cluster.gpus is 0; a value from 1 to 4194304 is expected");
 }
 
-TEST_CASE("what is known but not built says so") {
-  CHECK(complaint(good + "[training]\ncompile = true") ==
-        "a.toml:6:11: training.compile = true is not supported yet");
+TEST_CASE("torch.compile needs a stack that has it") {
+  CHECK(complaint(good + "[training]\ncompile = true") == "");
   CHECK(complaint(good + "[training]\ncompile = false") == "");
+  CHECK(complaint(good + "[training]\ncompile = true\nstack = \"eager-2023\"") ==
+        "a.toml:6:11: stack \"eager-2023\" does not compile; compiled-2024 does");
+  CHECK(complaint(good + "[training]\ncompile_scope = \"model\"") ==
+        "a.toml:6:17: nothing is compiled; training.compile is false");
+}
+
+TEST_CASE("what is known but not built says so") {
   CHECK(complaint(good + "[strategy]\nreshard_after_forward = 8") ==
         "a.toml:6:25: a number of ranks needs strategy.kind = \"fsdp2\"; true or false is expected");
   CHECK(complaint(good + "[strategy]\nwrap = [\"a\", \"b\"]") ==

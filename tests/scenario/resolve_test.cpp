@@ -191,6 +191,22 @@ TEST_CASE("the hash depends on values, not on where they come from") {
   CHECK(file.hash != scenario(t5, {"training.micro_batch=5"}).hash);
 }
 
+TEST_CASE("the stacks of 2024 differ in what compiled code costs; collectives as NCCL 2.21 tunes them") {
+  const Stack eager = stack_named("eager-2024"), compiled = stack_named("compiled-2024");
+  for (int w = 0; w < host_works; ++w) {
+    const auto work = static_cast<HostWork>(w);
+    const bool of_compiled_code = work == HostWork::compiled_op || work == HostWork::compiled_region;
+    CHECK((compiled.cost(work) == eager.cost(work)) != of_compiled_code);
+  }
+  CHECK_FALSE(eager.compiles);
+  CHECK(compiled.compiles);
+  CHECK(compiled.cost(HostWork::compiled_op) < eager.cost(HostWork::backward_op));
+  CHECK_FALSE(eager.collectives_record_streams);
+  CHECK(compiled.gemm_efficiency == eager.gemm_efficiency);
+  CHECK(compiled.nccl.tree_nvlink == eager.nccl.tree_nvlink);
+  CHECK(eager.nccl.tree_nvlink[2] == from_microseconds(28));
+}
+
 TEST_CASE("every bundled model, topology, GPU and stack can be read") {
   const Library library = test_library();
   CHECK(library.names("models").size() >= 20);

@@ -101,6 +101,36 @@ TEST_CASE("T5-large on V100-32GB dies at the dropped probabilities of an attenti
   CHECK(gib(oom.reserved) == doctest::Approx(30.58).epsilon(0.005));
 }
 
+// --- eager against compiled -------------------------------------------------------------------------------
+
+// Tokens per second and GPU, as published: a range where the source prints one.
+struct Speed {
+  std::string scenario;
+  double low, high;
+};
+struct Gain {
+  Speed slower, faster;
+  double tolerance;  // of the ratio, beyond the published range
+};
+
+TEST_CASE("what torch.compile and float8 gain over eager PyTorch, as published") {
+  const std::string llama = "validation/torchtitan-llama-7b-", llama3 = "validation/torchtitan-llama3-8b-";
+  // pytorch/torchtitan PR#165 (ranges over time); benchmarks/llama3_h100_202412_torchtitan.md, table 1.
+  const Speed op{llama + "selective-op-fsdp2", 6600, 6800}, full{llama + "full-fsdp2", 6100, 6300},
+      eager{llama3 + "eager", 5762, 5762}, compiled{llama3 + "compiled", 6667, 6667};
+  const Gain gains[] = {{op, {llama + "selective-op-fsdp2-compiled", 8100, 8400}, 0.05},
+                        {full, {llama + "full-fsdp2-compiled", 7200, 7500}, 0.05},
+                        {eager, compiled, 0.05},
+                        {compiled, {llama3 + "compiled-float8", 8532, 8532}, 0.05}};
+  for (const Gain& gain : gains) {
+    const double ratio = run_scenario(gain.faster.scenario).result.throughput.tokens_per_s_per_gpu /
+                         run_scenario(gain.slower.scenario).result.throughput.tokens_per_s_per_gpu;
+    INFO(gain.faster.scenario << ": " << ratio);
+    CHECK(ratio > gain.faster.low / gain.slower.high * (1 - gain.tolerance));
+    CHECK(ratio < gain.faster.high / gain.slower.low * (1 + gain.tolerance));
+  }
+}
+
 // --- tables of runs ---------------------------------------------------------------------------------------
 
 std::vector<std::string> cells(const std::string& line) {
