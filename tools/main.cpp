@@ -110,6 +110,7 @@ constexpr Shorthand shorthands[] = {
     {"--checkpointing", "training.activation_checkpointing",
      "none, full, selective, selective-op or every-k"},
     {"--stack", "training.stack", "a name in topologies/stacks or a path"},
+    {"--overlay", "overlay", "a file of constants, such as `calibrate` writes"},
 };
 
 struct Options {

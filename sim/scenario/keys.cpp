@@ -92,7 +92,7 @@ constexpr KeySpec table[] = {
     num_key("topology.fabric.step_jitter", 0, 0.5,
             "std over mean of a rank's step time from one step and rank to the next"),
 
-    text_key("overlay", "!constants from a calibration"),
+    text_key("overlay", "a file of constants that replace those of GPU, stack, transport and topology"),
     int_key("cluster.gpus", 1, 4194304,
             "GPUs of the job; nodes are filled whole unless they are fewer than a node"),
     text_key("cluster.part[].topology", "!part of a mixed cluster"),

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "sim/scenario/overlay_document.h"
 #include "sim/scenario/toml.h"
 
 namespace shardsim {
@@ -84,6 +85,12 @@ Interference read_interference(TableReader table) {
   i.collective_slowdown = table.number("collective_slowdown", 0, 0.99);
   table.finish();
   return i;
+}
+
+toml::table parse_overlaid(const std::string& path, std::string_view section, Overlays* overlays) {
+  toml::table document = parse_constants(section, path);
+  if (overlays != nullptr && !overlays->overlays.empty()) overlay_document(*overlays, section, document);
+  return document;
 }
 
 PerProtocol per_protocol(TableReader& table, std::string_view key) {
@@ -235,8 +242,8 @@ std::vector<std::string> Library::names_under_scenarios(const char* extension) c
   return found;
 }
 
-Gpu read_gpu(const std::string& path) {
-  const toml::table document = parse_toml_file(path);
+Gpu read_gpu(const std::string& path, Overlays* overlays) {
+  const toml::table document = parse_overlaid(path, "gpu", overlays);
   TableReader table(document, path, "a GPU file");
   Gpu gpu;
   gpu.name = table.text("name");
@@ -283,8 +290,12 @@ toml::table read_stack_table(const std::string& path, int depth = 0) {
 
 }  // namespace
 
-Stack read_stack(const std::string& path) {
-  const toml::table document = read_stack_table(path);
+toml::table parse_constants(std::string_view section, const std::string& path) {
+  return section == "stack" ? read_stack_table(path) : parse_toml_file(path);
+}
+
+Stack read_stack(const std::string& path, Overlays* overlays) {
+  const toml::table document = parse_overlaid(path, "stack", overlays);
   TableReader table(document, path, "a stack file");
   Stack stack;
   stack.name = table.text("name");
@@ -341,8 +352,8 @@ Stack read_stack(const std::string& path) {
   return stack;
 }
 
-Transport read_transport(const std::string& path) {
-  const toml::table document = parse_toml_file(path);
+Transport read_transport(const std::string& path, Overlays* overlays) {
+  const toml::table document = parse_overlaid(path, "transport", overlays);
   TableReader table(document, path, "a transport file");
   Transport t;
   t.name = table.text("name");

@@ -8,6 +8,7 @@
 #include "sim/base/error.h"
 #include "sim/hardware/gpu.h"
 #include "sim/hardware/stack.h"
+#include "sim/scenario/overlay.h"
 #include "sim/topology/spec.h"
 
 namespace shardsim {
@@ -36,9 +37,9 @@ class Library {
   std::vector<std::string> roots_;
 };
 
-// Each throws InputError with the place of what is wrong.
-Gpu read_gpu(const std::string& path);
-Stack read_stack(const std::string& path);
-Transport read_transport(const std::string& path);
+// Each throws InputError with the place of what is wrong, in the file or in the overlay.
+Gpu read_gpu(const std::string& path, Overlays* overlays = nullptr);
+Stack read_stack(const std::string& path, Overlays* overlays = nullptr);
+Transport read_transport(const std::string& path, Overlays* overlays = nullptr);
 
 }  // namespace shardsim

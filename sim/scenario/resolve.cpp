@@ -1,9 +1,12 @@
 #include "sim/scenario/resolver.h"
 
+#include <filesystem>
+
 namespace shardsim {
 
 Scenario Resolver::run() {
   s_.gpus = 0;
+  read_overlay();
   read_library_tables();
   read_model();
   read_topology();
@@ -22,6 +25,21 @@ Scenario Resolver::run() {
   return std::move(s_);
 }
 
+// A path from here, or from the folder of the scenario.
+void Resolver::read_overlay() {
+  const Setting* named = settings_.find("overlay");
+  if (named == nullptr) return;
+  namespace fs = std::filesystem;
+  const std::string path = std::get<std::string>(named->value);
+  const fs::path beside = fs::path(named->origin.place.source).parent_path() / path;
+  std::error_code error;
+  const bool is_beside = !fs::exists(path, error) && fs::exists(beside, error);
+  if (!is_beside && !fs::exists(path, error))
+    fail("overlay", fmt::format("overlay = \"{}\" cannot be read: no such file", path));
+  overlays_.overlays.insert(overlays_.overlays.begin(),
+                            shardsim::read_overlay(is_beside ? beside.string() : path, library_));
+}
+
 // A name stands for the keys of its file; explicit keys of the scenario win over them.
 void Resolver::read_library_tables() {
   for (const auto& [key, kind] : {std::pair("model", "models"), std::pair("topology", "topologies")}) {
@@ -30,6 +48,9 @@ void Resolver::read_library_tables() {
       if (path == settings_.scenario.source)
         fail(key, fmt::format("{} = \"{}\" is this very file", key, path));
       add_library_file(settings_, path, key);
+      if (key == std::string_view("topology"))
+        for (const Overlay& overlay : overlays_.overlays)
+          add_topology_overlay(settings_, overlay, std::filesystem::path(path).stem().string());
     } else if (!settings_.has_table(key)) {
       const std::vector<std::string> known = library_.names(kind);
       std::string list;
@@ -114,10 +135,13 @@ void Resolver::check_sizes() const {
 void Resolver::collect_values() {
   const auto& all = settings_.all();
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over "key=value\n"
+  const auto hashed = [&](const std::string& key, const Scalar& value) {
+    for (const char c : key + "=" + to_string(value) + "\n")
+      hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  };
   const auto add = [&](const std::string& key, const Setting& setting) {
     s_.values.push_back({key, setting.value, to_string(setting.origin)});
-    for (const char c : key + "=" + to_string(setting.value) + "\n")
-      hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    if (key != "overlay") hashed(key, setting.value);  // what it changes counts, not where it stands
   };
   for (const KeySpec& spec : keys()) {
     const std::string key(spec.key);
@@ -130,11 +154,16 @@ void Resolver::collect_values() {
       add(key, found->second);
     }
   }
+  for (const OverlaidConstant& c : overlays_.in_force) {
+    s_.values.push_back({"overlay." + c.key, c.value,
+                         fmt::format("{}, in place of {}", to_string(c.place), to_string(c.before))});
+    hashed(c.key, c.value);
+  }
   s_.hash = hash;
 }
 
-Scenario resolve(const Settings& settings, const Library& library) {
-  return Resolver(settings, library).run();
+Scenario resolve(const Settings& settings, const Library& library, const Overlay& overlay) {
+  return Resolver(settings, library, overlay).run();
 }
 
 }  // namespace shardsim

@@ -18,7 +18,10 @@ namespace shardsim {
 // Reads explicit values and supplies defaults, remembering the origin of each.
 class Resolver {
  public:
-  Resolver(const Settings& settings, const Library& library) : settings_(settings), library_(library) {}
+  Resolver(const Settings& settings, const Library& library, const Overlay& overlay)
+      : settings_(settings), library_(library) {
+    if (!overlay.text.empty()) overlays_.overlays.push_back(overlay);
+  }
 
   Scenario run();
 
@@ -63,6 +66,7 @@ class Resolver {
   }
 
   // --- resolve.cpp ---
+  void read_overlay();
   void read_library_tables();
   void read_cluster();
   void read_what_ifs();
@@ -131,6 +135,7 @@ class Resolver {
 
   Settings settings_;  // grows by what files and defaults add
   const Library& library_;
+  Overlays overlays_;
   Scenario s_{};
 };
 

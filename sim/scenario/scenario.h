@@ -47,8 +47,9 @@ struct Scenario {
   std::uint64_t hash = 0;                // of the values
 };
 
-// Fills every default and checks legality. Throws InputError with the place of what is wrong.
-Scenario resolve(const Settings& settings, const Library& library);
+// Fills every default and checks legality. Throws InputError with the place of what is wrong. `overlay` comes
+// on top of the one that the settings name.
+Scenario resolve(const Settings& settings, const Library& library, const Overlay& overlay = {});
 
 struct RunOptions {
   bool fold = true;

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "sim/scenario/overlay_document.h"
 #include "sim/scenario/toml.h"
 
 namespace shardsim {
@@ -335,6 +336,14 @@ void add_library_file(Settings& settings, const std::string& path, const std::st
   flatten(document, prefix, path, [&](const std::string& key, const Scalar& value, const Place& place) {
     settings.set(key, value, {Origin::Kind::library, place, {}});
   });
+}
+
+void add_topology_overlay(Settings& settings, const Overlay& overlay, const std::string& topology) {
+  for (const toml::table& constants : overlay_tables(overlay, "topology", topology))
+    flatten(constants, "topology", overlay.file,
+            [&](const std::string& key, const Scalar& value, const Place& place) {
+              settings.set(key, value, {Origin::Kind::overlay, place, {}});
+            });
 }
 
 }  // namespace shardsim

@@ -8,6 +8,7 @@
 
 #include "sim/base/error.h"
 #include "sim/scenario/keys.h"
+#include "sim/scenario/overlay.h"
 
 namespace shardsim {
 
@@ -15,6 +16,7 @@ struct Origin {
   enum class Kind : std::uint8_t {
     fallback,  // a default, with its reason
     library,   // a model or topology file named by the scenario
+    overlay,   // an overlay over that file
     file,      // the scenario file
     sweep,     // an axis of its [sweep]
     flag,      // the command line
@@ -91,5 +93,7 @@ SweepAxis read_axis_text(const std::string& key, const std::string& text, const 
 
 // The keys of a model or topology file, under `prefix` ("model"), with origin `library`.
 void add_library_file(Settings& settings, const std::string& path, const std::string& prefix);
+// The constants of an overlay for a topology, with origin `overlay`.
+void add_topology_overlay(Settings& settings, const Overlay& overlay, const std::string& topology);
 
 }  // namespace shardsim
