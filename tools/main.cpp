@@ -15,6 +15,7 @@
 #include "sim/report/text.h"
 #include "sim/scenario/scenario.h"
 #include "sim/study/advise_oom.h"
+#include "sim/study/calibrate.h"
 #include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
@@ -122,7 +123,9 @@ struct Options {
   std::string over, max, min;
   LimitOptions limit;
   std::string kind, name, graphviz;
-  std::string table, by;
+  std::string table, by, overlay, free, group = "model";
+  int folds = 5;
+  bool residuals = false, list = false;
   std::vector<std::string> where;
   CollectiveQuery collective;
 };
@@ -214,6 +217,7 @@ int run_command(const Options& o, const Library& library) {
                                               .critical_path = o.explain == "path",
                                               .memory = o.memory_timeline.empty() ? nullptr : &memory});
   if (record.result.out_of_memory() && !o.no_advice) record.advice = advise_oom(sample.settings, library);
+  record.confidence = confidence(record, read_residuals(library));
   if (!o.memory_timeline.empty())
     write_file(o.memory_timeline, memory_csv ? to_csv(memory) : to_json(memory, record, tool));
   if (!o.explain.empty() && format_of(o) == "table" && !record.result.out_of_memory())
@@ -264,9 +268,36 @@ MeasuredRuns read_measured(const std::string& command, const Options& o, const L
                                   suggestion(o.table, library.table_names()));
 }
 
+// A residual per measured run that has a time: of one table, or of all that came with the program.
+int write_residuals(const Options& o, const Library& library) {
+  std::vector<Residual> all;
+  for (const std::string& name :
+       o.table.empty() ? validation_tables(library) : std::vector<std::string>{o.table}) {
+    Options one = o;
+    one.table = name;
+    const ProgressLine line(o);
+    const ValidateResult result = validate(
+        read_measured("validate", one, library), {}, library,
+        [&](std::size_t n, std::size_t total) { line.show(fmt::format("{} [{}/{}]", name, n, total)); });
+    for (Residual& r : residuals(result, fs::path(name).stem().string())) all.push_back(std::move(r));
+  }
+  print(to_csv(all), o.output);
+  if (!o.quiet)
+    std::fprintf(
+        stderr,
+        "%zu runs; the interval holds %.0f%% of them when each is left out, %.0f%% when its model is, "
+        "%.0f%% when its table is\n",
+        all.size(), 100 * coverage(all, LeaveOut::row), 100 * coverage(all, LeaveOut::model),
+        100 * coverage(all, LeaveOut::table));
+  return done;
+}
+
 int validate_command(const Options& o, const Library& library) {
+  if (o.residuals) return write_residuals(o, library);
+  if (o.table.empty()) throw InputError({"validate"}, "needs a CSV table of measured runs");
   const MeasuredRuns table = read_measured("validate", o, library);
-  ValidateOptions options{.by = o.by, .where = {}};
+  ValidateOptions options{.by = o.by, .where = {}, .overlay = {}};
+  if (!o.overlay.empty()) options.overlay = read_overlay(o.overlay, library);
   for (const std::string& condition : o.where) {
     const std::size_t equals = condition.find('=');
     if (equals == std::string::npos || equals == 0)
@@ -309,15 +340,38 @@ void add_collective_options(CLI::App& app, CollectiveQuery& q) {
   app.add_option("--sharding-factor", q.sharding_factor, "ranks of a shard group (a node)");
 }
 
+int calibrate_command(const Options& o, const Library& library) {
+  if (o.list) {
+    print(constants_text(free_constants(library)), o.output);
+    return done;
+  }
+  if (o.table.empty()) throw InputError({"calibrate"}, "needs a CSV table of measured runs");
+  if (o.free.empty())
+    throw InputError({"calibrate"},
+                     "needs --free KEY,KEY...; `shardsim calibrate --list` prints the constants");
+  const MeasuredRuns table = read_measured("calibrate", o, library);
+  const CalibrateResult result = [&] {
+    const ProgressLine line(o);
+    return calibrate(table, {.free = o.free, .group = o.group, .folds = o.folds}, library,
+                     [&](const std::string& text) { line.show(text); });
+  }();
+  print(format_of(o) == "json" ? to_json(result, tool) : to_text(result), "");
+  if (!o.output.empty()) print(to_overlay(result), o.output);
+  return done;
+}
+
 int sweep_command(const Options& o, const Library& library) {
   const ScenarioFile scenario = read(o, library);
-  const SweepResult result = [&] {
+  SweepResult result = [&] {
     const ProgressLine line(o);
     return sweep(scenario, library, {.fold = !o.no_fold},
                  [&](std::size_t i, std::size_t total, const std::string& label) {
                    line.show(fmt::format("[{}/{}] {}", i, total, label));
                  });
   }();
+  const std::vector<Residual> validated = read_residuals(library);
+  for (SweepRow& row : result.rows)
+    if (row.run) row.run->confidence = confidence(*row.run, validated);
   print_in_format(result, o);
   const bool oom = std::any_of(result.rows.begin(), result.rows.end(),
                                [](const SweepRow& r) { return r.run && r.run->result.out_of_memory(); });
@@ -400,6 +454,7 @@ int dispatch(int argc, char** argv) {
       app.add_subcommand("validate", "simulate a table of measured runs and show how far off each is");
   CLI::App* collective =
       app.add_subcommand("collective", "what nccl-tests would measure: bus bandwidth by size and GPUs");
+  CLI::App* calibrate = app.add_subcommand("calibrate", "fit physical constants to a table of measured runs");
   CLI::App* check =
       app.add_subcommand("check", "resolve a scenario, print every value with its origin, run nothing");
   CLI::App* show = app.add_subcommand(
@@ -433,7 +488,12 @@ int dispatch(int argc, char** argv) {
   limit->add_option("--min", o.min, "cluster.gpus: the fewest GPUs, for every strategy");
   limit->add_option("--step", o.limit.step, "--max tries multiples of it (1; 128 tokens)");
   limit->add_option("--up-to", o.limit.up_to, "the largest value tried (--min: 512 GPUs)");
-  validate->add_option("table", o.table, "a CSV file of measured runs, or a name in scenarios/")->required();
+  validate->add_option("table", o.table, "a CSV file of measured runs, or a name in scenarios/");
+  validate->add_flag("--residuals", o.residuals,
+                     "write the error of every run's step time, as scenarios/validation/residuals.csv holds "
+                     "them; without a table, of all in scenarios/validation");
+  validate->add_option("--overlay", o.overlay, "a file of constants, such as `calibrate` writes")
+      ->check(not_empty);
   validate->add_option("--by", o.by, "COLUMN: summaries for each of its values, too");
   validate->add_option("--where", o.where, "COLUMN=TEXT: only rows that have it")
       ->take_all()
@@ -441,6 +501,17 @@ int dispatch(int argc, char** argv) {
   add_output_options(*validate, o, true);
   add_collective_options(*collective, o.collective);
   add_output_options(*collective, o, true);
+  calibrate->add_option("table", o.table, "a CSV file of measured runs, or a name in scenarios/");
+  calibrate->add_option("--free", o.free,
+                        "KEY,KEY: the constants to fit, such as gpu.a100-sxm-40gb.training_context");
+  calibrate->add_flag("--list", o.list, "print the constants that can be fitted");
+  calibrate->add_option("--group", o.group, "COLUMN: leave out each of its values in turn (model)")
+      ->check(not_empty);
+  calibrate->add_option("--folds", o.folds, "parts of the rows, each left out in turn (5; 0 = none)");
+  calibrate->add_option("--format", o.format, "table (default) or json")
+      ->check(CLI::IsMember({"table", "json"}));
+  calibrate->add_option("-o,--output", o.output, "write the fitted constants to an overlay file");
+  calibrate->add_flag("-q,--quiet", o.quiet, "no progress on standard error");
   add_scenario_options(*check, o);
   add_output_options(*check, o, false);
   show->add_option("kind", o.kind, "what to show")
@@ -468,6 +539,7 @@ int dispatch(int argc, char** argv) {
   if (limit->parsed()) return limit_command(o, library);
   if (validate->parsed()) return validate_command(o, library);
   if (collective->parsed()) return collective_command(o, library);
+  if (calibrate->parsed()) return calibrate_command(o, library);
   if (check->parsed()) return check_command(o, library);
   if (show->parsed()) return show_command(o, library);
   if (schema->parsed()) return schema_command(o);

@@ -144,6 +144,15 @@ Json comparisons(const RunRecord& run) {
   return object;
 }
 
+Json confidence(const Confidence& c) {
+  return {{"step_time_low_s", c.step_time_low_s},
+          {"step_time_high_s", c.step_time_high_s},
+          {"level", c.level},
+          {"basis", c.basis},
+          {"nearest_validated", c.nearest_validated},
+          {"extrapolating", c.extrapolating}};
+}
+
 Json run_object(const RunRecord& run, const Tool& tool) {
   const Result& r = run.result;
   const Throughput& t = r.throughput;
@@ -192,6 +201,7 @@ Json run_object(const RunRecord& run, const Tool& tool) {
                        {"peak_host", m.peak_host.count}};
   j["memory_at_peak"] = by_category(m.at_peak);
   j["oom"] = oom ? out_of_memory(*r.oom, run.advice) : Json(nullptr);
+  j["confidence"] = run.confidence ? confidence(*run.confidence) : Json(nullptr);
   j["measured"] = comparisons(run);
   j["scenario"] = values(run.values);
   j["engine"] = {{"events", r.engine.events},
@@ -406,6 +416,53 @@ std::string to_json(const CollectiveResult& result, const Tool& tool) {
                            {"wire_bytes", l.wire.count},
                            {"rate_gb_per_s", gb_per_s(l.rate)}});
   }
+  return j.dump(2) + "\n";
+}
+
+std::string to_json(const CalibrateResult& result, const Tool& tool) {
+  const auto held_out = [](const HeldOut& h) {
+    return Json{{"name", h.name}, {"rows", h.rows}, {"before", h.before}, {"after", h.after}};
+  };
+  const auto or_null = [&](const std::optional<HeldOut>& h) { return h ? held_out(*h) : Json(nullptr); };
+  Json j = header("shardsim.calibrate/1", tool);
+  j["file"] = result.file;
+  j["rows"] = result.rows;
+  j["excluded"] = Json::array();
+  for (const auto& [reason, rows] : result.excluded)
+    j["excluded"].push_back({{"reason", reason}, {"rows", rows}});
+  j["constants"] = Json::array();
+  for (const FittedConstant& c : result.constants)
+    j["constants"].push_back({{"key", c.constant.key},
+                              {"unit", c.constant.unit},
+                              {"before", c.constant.value},
+                              {"after", c.after},
+                              {"standard_error", c.standard_error},
+                              {"low_95", c.low95},
+                              {"high_95", c.high95},
+                              {"bounds", {c.constant.low, c.constant.high}},
+                              {"at_bound", c.at_low    ? Json("low")
+                                           : c.at_high ? Json("high")
+                                                       : Json(nullptr)}});
+  j["refused"] = Json::array();
+  for (const RefusedConstant& r : result.refused)
+    j["refused"].push_back({{"key", r.constant.key}, {"value", r.constant.value}, {"why", r.why}});
+  j["confounded"] = Json::array();
+  for (const ConfoundedPair& p : result.confounded)
+    j["confounded"].push_back({{"keys", {p.a, p.b}}, {"correlation", p.correlation}});
+  j["mean_abs_error"] = {{"before", result.before}, {"after", result.after}};
+  j["median_abs_error"] = {{"before", result.median_before}, {"after", result.median_after}};
+  j["scale"] = result.scale;
+  j["condition_index"] = result.condition;
+  j["downweighted"] = result.downweighted;
+  j["folds"] = or_null(result.folds);
+  j["group"] = result.group;
+  j["groups"] = Json::array();
+  for (const HeldOut& g : result.groups) j["groups"].push_back(held_out(g));
+  j["groups_left_out"] = or_null(result.all_groups);
+  j["one_node_predicts_many"] = or_null(result.many_nodes);
+  j["simulations"] = result.simulations;
+  j["rounds"] = result.rounds;
+  j["converged"] = result.converged;
   return j.dump(2) + "\n";
 }
 

@@ -7,6 +7,7 @@
 
 #include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
+#include "sim/study/calibrate.h"
 #include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
@@ -25,6 +26,7 @@ std::string to_json(const FrontierResult& frontier, const Tool& tool);
 std::string to_json(const LimitResult& limit, const Tool& tool);
 std::string to_json(const CollectiveResult& result, const Tool& tool);
 std::string to_json(const ValidateResult& result, const Tool& tool);
+std::string to_json(const CalibrateResult& result, const Tool& tool);
 std::string to_json(const std::vector<RecordedValue>& values, const Tool& tool);  // of `check`
 
 // Of `run --memory-timeline`: columns of differences, so that a long run stays small.

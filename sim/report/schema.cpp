@@ -174,6 +174,17 @@ Json run_schema() {
                                 {"peak_host", type("integer", "of the node's memory, for this GPU")}})},
        {"memory_at_peak", named_numbers<Category>(categories, "integer", "sums to peak_allocated")},
        {"oom", or_null(std::move(oom))},
+       {"confidence",
+        or_null(object({{"step_time_low_s", type("number", "")},
+                        {"step_time_high_s", type("number", "")},
+                        {"level", type("number", "share of measured times such an interval aims to hold")},
+                        {"basis", type("string", "which validated runs it comes from")},
+                        {"nearest_validated", type("string", "")},
+                        {"extrapolating",
+                         {{"type", "array"},
+                          {"items", {{"type", "string"}}},
+                          {"description", "what of the run no validated one has"}}}},
+                       "from the errors of similar validated runs; null without any, or out of memory"))},
        {"measured",
         {{"type", "object"},
          {"description", "figures of a real run that the scenario tells of, by metric"},
@@ -389,11 +400,56 @@ Json collective_schema() {
                 "What nccl-tests would measure, for each number of GPUs and size.");
 }
 
+Json calibrate_schema() {
+  const auto list = [](Json item) { return Json{{"type", "array"}, {"items", std::move(item)}}; };
+  const Json errors = object({{"before", type("number", "")}, {"after", type("number", "")}});
+  const Json held_out = object({{"name", type("string", "")},
+                                {"rows", type("integer", "")},
+                                {"before", type("number", "mean |error| with the constants of the files")},
+                                {"after", type("number", "with constants fitted without these rows")}});
+  return object(
+      {{"schema", {{"const", "shardsim.calibrate/1"}}},
+       {"tool_version", type("string", "")},
+       {"git", type("string", "")},
+       {"file", type("string", "")},
+       {"rows", type("integer", "of the fit")},
+       {"excluded", list(object({{"reason", type("string", "")}, {"rows", type("integer", "")}}))},
+       {"constants", list(object({{"key", type("string", "as in an overlay")},
+                                  {"unit", type("string", "")},
+                                  {"before", type("number", "in the file")},
+                                  {"after", type("number", "")},
+                                  {"standard_error", type("number", "")},
+                                  {"low_95", type("number", "")},
+                                  {"high_95", type("number", "")},
+                                  {"bounds", {{"type", "array"}, {"items", {{"type", "number"}}}}},
+                                  {"at_bound", nullable("string", "low or high")}}))},
+       {"refused", list(object({{"key", type("string", "")},
+                                {"value", type("number", "it keeps")},
+                                {"why", type("string", "the rows cannot tell it")}}))},
+       {"confounded", list(object({{"keys", {{"type", "array"}, {"items", {{"type", "string"}}}}},
+                                   {"correlation", type("number", "of the two estimates")}}))},
+       {"mean_abs_error", errors},
+       {"median_abs_error", errors},
+       {"scale", type("number", "robust standard deviation of ln(simulated / measured) after the fit")},
+       {"condition_index", type("number", "of the Jacobian at the fit")},
+       {"downweighted", type("integer", "rows that count less than half")},
+       {"folds", or_null(held_out)},
+       {"group", type("string", "model, or a column")},
+       {"groups", list(held_out)},
+       {"groups_left_out", or_null(held_out)},
+       {"one_node_predicts_many", or_null(held_out)},
+       {"simulations", type("integer", "")},
+       {"rounds", type("integer", "of reweighting")},
+       {"converged", type("boolean", "")}},
+      "Physical constants fitted to measured runs; errors are of the step time.");
+}
+
 struct Entry {
   std::string_view command;
   Json (*make)();
 };
-constexpr Entry table[] = {{"check", check_schema},
+constexpr Entry table[] = {{"calibrate", calibrate_schema},
+                           {"check", check_schema},
                            {"collective", collective_schema},
                            {"frontier", frontier_schema},
                            {"limit", limit_schema},

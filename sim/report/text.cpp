@@ -16,6 +16,8 @@ std::string range(const std::vector<Time>& steps) {
   return fmt::format("; they vary from {} to {}", seconds_text(*low), seconds_text(*high));
 }
 
+std::string seconds_of(double s) { return seconds_text(from_microseconds(s * 1e6)); }
+
 void speed(std::string& out, const RunRecord& run) {
   const Result& r = run.result;
   const Throughput& t = r.throughput;
@@ -23,6 +25,14 @@ void speed(std::string& out, const RunRecord& run) {
       fmt::format("  status           ok ({} after {} steps)\n", r.steady ? "steady" : "not steady", r.steps);
   out += fmt::format("  step time        {}{}\n", seconds_text(r.step_time),
                      r.steady ? "" : " (the last one" + range(r.step_times) + ")");
+  if (run.confidence) {
+    const Confidence& c = *run.confidence;
+    out += fmt::format("  {:.0f}% interval     {} to {}, by {}\n", 100 * c.level,
+                       seconds_of(c.step_time_low_s), seconds_of(c.step_time_high_s), c.basis);
+    std::string list;
+    for (const std::string& what : c.extrapolating) list += (list.empty() ? "" : "; ") + what;
+    if (!list.empty()) out += "  extrapolating    " + list + "\n";
+  }
   if (r.sampled_jitter)
     out += fmt::format(
         "  jitter           sampled: each of the {} ranks has a speed of its own, none is folded\n",

@@ -8,6 +8,7 @@
 
 #include "sim/base/scalar.h"
 #include "sim/result/advice.h"
+#include "sim/result/confidence.h"
 #include "sim/result/result.h"
 
 namespace shardsim {
@@ -34,7 +35,7 @@ struct FlopAccount {
 };
 
 struct RunRecord {
-  std::string model, topology, gpu, stack, stack_versions, strategy, precision;
+  std::string model, topology, gpu, generation, stack, stack_versions, strategy, precision;
   std::int64_t parameters = 0;
   std::int64_t gpus = 0, micro_batch = 0, grad_accum = 0;
   std::int64_t global_batch = 0, global_batch_tokens = 0;
@@ -44,8 +45,9 @@ struct RunRecord {
   FlopAccount flops;
   Result result;
   std::vector<Comparison> comparisons;
-  std::optional<OomAdvice> advice;  // if out of memory, and asked for
-  double wall_s = 0;                // the simulation took
+  std::optional<OomAdvice> advice;       // if out of memory, and asked for
+  std::optional<Confidence> confidence;  // unless out of memory
+  double wall_s = 0;                     // the simulation took
 };
 
 // One line: "t5-11b on 512 x a100-sxm-80gb (a100-80gb-roce-2000), fsdp F=512, bf16-mixed, micro-batch 8".

@@ -186,9 +186,9 @@ void check_section(const OverlaySection& section, const toml::table& files, cons
     const std::string name(key.str());
     const toml::table* constants = node.as_table();
     if (constants == nullptr)
-      throw InputError(place_of(node, overlay.file),
-                       fmt::format("{0}.{1} is a value; a table [{0}.{1}] of constants is expected",
-                                   section.name, name));
+      throw InputError(
+          place_of(node, overlay.file),
+          fmt::format("{0}.{1} is a value; a table [{0}.{1}] of constants is expected", section.name, name));
     if (name != all_files) library.find(section.folder, name, place_of(key, overlay.file));
     if (section.name == "topology") {
       each_leaf(*constants, "", overlay.file, [&](const std::string& constant, const toml::node& value) {

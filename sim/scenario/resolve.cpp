@@ -1,6 +1,6 @@
-#include "sim/scenario/resolver.h"
-
 #include <filesystem>
+
+#include "sim/scenario/resolver.h"
 
 namespace shardsim {
 

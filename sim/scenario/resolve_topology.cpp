@@ -20,7 +20,8 @@ void Resolver::read_topology() {
   t.name = text("topology.name", "inline", "a topology without a name");
   t.source = text("topology.source", "", "none given");
   t.gpu = required<std::string>("topology.node.gpu", what);
-  s_.gpu = read_gpu(library_.find("topologies/gpus", t.gpu, settings_.place("topology.node.gpu")), &overlays_);
+  s_.gpu =
+      read_gpu(library_.find("topologies/gpus", t.gpu, settings_.place("topology.node.gpu")), &overlays_);
 
   NodeSpec& node = t.node;
   node.gpus = static_cast<int>(required_int("topology.node.gpus", what));
@@ -93,7 +94,8 @@ Transport Resolver::resolved_transport() {
   Transport t;
   if (named) {
     t = read_transport(
-        library_.find("topologies/transports", std::get<std::string>(named->value), named->origin.place), &overlays_);
+        library_.find("topologies/transports", std::get<std::string>(named->value), named->origin.place),
+        &overlays_);
   } else {
     t.efficiency = required<double>(prefix + ".efficiency", what);
     t.half_rate_mib = required<double>(prefix + ".half_rate_mib", what);

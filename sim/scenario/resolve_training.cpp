@@ -143,8 +143,8 @@ void Resolver::read_stack() {
   const auto [usual, reason] =
       compile ? std::pair<std::string, std::string>("compiled-2024", "has torch.compile") : usual_stack();
   const std::string stack = text("training.stack", usual, reason);
-  s_.stack =
-      shardsim::read_stack(library_.find("topologies/stacks", stack, settings_.place("training.stack")));
+  s_.stack = shardsim::read_stack(
+      library_.find("topologies/stacks", stack, settings_.place("training.stack")), &overlays_);
   s_.gpu.narrow_efficiency = s_.stack.narrow_efficiency;
   for (std::optional<GemmProfile>& profile : s_.gpu.gemm)
     if (profile)

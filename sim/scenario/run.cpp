@@ -90,6 +90,7 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   RunRecord record{.model = scenario.model.name,
                    .topology = scenario.topology.name,
                    .gpu = scenario.gpu.name,
+                   .generation = std::string(name(scenario.gpu.architecture)),
                    .stack = scenario.stack.name,
                    .stack_versions = scenario.stack.versions,
                    .strategy = scenario.strategy_name,
@@ -110,7 +111,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
                                        .critical_path = options.critical_path,
                                        .memory = options.memory}),
                    .comparisons = {},
-                   .advice = {}};
+                   .advice = {},
+                   .confidence = {}};
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
   record.flops = flops(scenario, graph, program, record.result.executed);
   record.comparisons = comparisons(scenario, record.result);

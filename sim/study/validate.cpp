@@ -28,7 +28,8 @@ std::vector<std::string> measured_metrics(const Settings& settings) {
   return metrics;
 }
 
-void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t index, const Library& library) {
+void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t index, const Library& library,
+                  const Overlay& overlay) {
   row.id = table.id(index);
   row.source = table.cell(index, "source");
   row.quality = table.cell(index, "quality");
@@ -36,9 +37,11 @@ void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t inde
     const MeasuredRun measured = table.run(index);
     row.fitted = fitted(measured.settings);
     row.unanswered = measured_metrics(measured.settings);
-    const RunRecord run = shardsim::run(resolve(measured.settings, library));
+    const RunRecord run = shardsim::run(resolve(measured.settings, library, overlay));
     row.label = fmt::format("{}, {} x {}, {}", run.model, run.gpus, run.topology, run.strategy);
     row.simulated = true;
+    row.features = features(run);
+    row.log_time_error = log_time_error(run.comparisons);
     row.out_of_memory = run.result.out_of_memory();
     if (row.out_of_memory)
       row.why = "out of memory in " + oom_place(*run.result.oom) + ": " + run.result.oom->tensor;
@@ -84,6 +87,24 @@ std::vector<std::string> metrics_of(const std::vector<const ValidatedRow*>& rows
 }
 
 }  // namespace
+
+std::optional<double> log_time_error(const std::vector<Comparison>& comparisons) {
+  for (const std::string_view metric :
+       {"step_time_s", "tokens_per_s_per_gpu", "tflops_per_gpu.model", "tflops_per_gpu.hardware"})
+    for (const Comparison& c : comparisons)
+      if (c.metric == metric) {
+        const double log = std::log(c.predicted / c.measured);
+        return metric == "step_time_s" ? log : -log;
+      }
+  return std::nullopt;
+}
+
+std::vector<Residual> residuals(const ValidateResult& result, const std::string& table) {
+  std::vector<Residual> rows;
+  for (const ValidatedRow& row : result.rows)
+    if (row.log_time_error) rows.push_back({row.id, table, row.quality, row.features, *row.log_time_error});
+  return rows;
+}
 
 std::string_view status(const ValidatedRow& row) {
   return !row.simulated ? "failed" : row.out_of_memory ? "oom" : "ok";
@@ -131,7 +152,7 @@ ValidateResult validate(const MeasuredRuns& table, const ValidateOptions& option
   std::mutex one_at_a_time;
   std::size_t done = 0;
   in_parallel(chosen.size(), [&](std::size_t i) {
-    simulate_row(result.rows[i], table, chosen[i], library);
+    simulate_row(result.rows[i], table, chosen[i], library, options.overlay);
     if (!options.by.empty()) result.rows[i].group = table.cell(chosen[i], options.by);
     const std::lock_guard lock(one_at_a_time);
     progress(++done, chosen.size());

@@ -10,6 +10,7 @@
 #include "sim/result/record.h"
 #include "sim/scenario/library.h"
 #include "sim/scenario/measured_runs.h"
+#include "sim/study/confidence.h"
 
 namespace shardsim {
 
@@ -22,6 +23,9 @@ struct ValidatedRow {
   std::vector<Comparison> comparisons;  // without `fits`
   std::vector<std::string> unanswered;  // metrics measured and not predicted
   std::optional<bool> fitted;           // what was measured; a row with any figure ran
+  RunFeatures features;                 // of a simulated row
+  std::optional<double>
+      log_time_error;  // ln(predicted / measured step time), of the first metric that has it
 };
 
 struct MetricSummary {
@@ -49,6 +53,7 @@ struct ValidateResult {
 struct ValidateOptions {
   std::string by;                                          // a column of the table: summaries per value, too
   std::vector<std::pair<std::string, std::string>> where;  // only rows whose column has this text
+  Overlay overlay{};                                       // constants for all rows
 };
 
 // A row that is wrong or cannot be simulated says why and the rest go on. Throws InputError for the table as
@@ -57,6 +62,12 @@ struct ValidateOptions {
 // are.
 ValidateResult validate(const MeasuredRuns& table, const ValidateOptions& options, const Library& library,
                         const std::function<void(std::size_t, std::size_t)>& progress);
+
+// ln(predicted / measured step time) by the first that there is of step time, tokens per second and TFLOPS.
+std::optional<double> log_time_error(const std::vector<Comparison>& comparisons);
+
+// Of the rows that have a measured time and a simulated one.
+std::vector<Residual> residuals(const ValidateResult& result, const std::string& table);
 
 // "ok", "oom" or "failed".
 std::string_view status(const ValidatedRow& row);

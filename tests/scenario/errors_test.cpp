@@ -106,7 +106,8 @@ TEST_CASE("what is known but not built says so") {
         "a.toml:6:8: strategy.wrap as a list is not supported yet");
   CHECK(complaint(good + "[jitter]\nsigma = 0.01") ==
         "a.toml:6:9: unknown key \"sigma\" in [jitter]; known: step_sigma, mode, seed");
-  CHECK(complaint("overlay = \"a.toml\"\n" + good) == "a.toml:1:11: overlay is not supported yet");
+  CHECK(complaint("overlay = \"none.toml\"\n" + good) ==
+        "a.toml:1:11: overlay = \"none.toml\" cannot be read: no such file");
   CHECK(complaint(good + "[strategy]\nkind = \"tp\"") ==
         "a.toml:6:8: strategy.kind \"tp\": tensor, pipeline, sequence, context and expert parallelism are "
         "not simulated");
