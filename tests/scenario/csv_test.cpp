@@ -1,7 +1,7 @@
 // Are tables read as spreadsheets and pandas write them, and does every mistake in one have its place?
-#include <doctest/doctest.h>
-
 #include "sim/scenario/csv.h"
+
+#include <doctest/doctest.h>
 
 namespace shardsim {
 namespace {

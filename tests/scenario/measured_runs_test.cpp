@@ -1,7 +1,8 @@
 // Does a table of measured runs say what is wrong with it, in the words of the table, and where?
+#include "sim/scenario/measured_runs.h"
+
 #include <doctest/doctest.h>
 
-#include "sim/scenario/measured_runs.h"
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
@@ -23,7 +24,9 @@ std::string complaint(const std::string& text) {
 
 const std::string header = "id,model,topology,cluster.gpus,measured.tokens_per_s_per_gpu";
 
-TEST_CASE("a good row has no complaint") { CHECK(complaint(header + "\na,gpt2,dgx-a100-80gb,8,1000\n") == ""); }
+TEST_CASE("a good row has no complaint") {
+  CHECK(complaint(header + "\na,gpt2,dgx-a100-80gb,8,1000\n") == "");
+}
 
 TEST_CASE("columns that are missing, doubled, unknown or without a name") {
   CHECK(complaint("id,topology,measured.fits\na,single-gpu,1\n") ==
@@ -38,14 +41,15 @@ TEST_CASE("columns that are missing, doubled, unknown or without a name") {
   CHECK(complaint(header + ",gpus\na,gpt2,dgx-a100-80gb,8,1000,8\n") ==
         "a.csv:1:64: unknown column \"gpus\"; columns are dotted keys of a scenario, id, source, quality, "
         "notes, x.*; did you mean \"cluster.gpus\"?");
-  CHECK(complaint(header + ",measured.tokens_per_s\na,gpt2,dgx-a100-80gb,8,1000,8\n").starts_with(
-      "a.csv:1:64: unknown key \"tokens_per_s\" in [measured]"));
+  CHECK(complaint(header + ",measured.tokens_per_s\na,gpt2,dgx-a100-80gb,8,1000,8\n")
+            .starts_with("a.csv:1:64: unknown key \"tokens_per_s\" in [measured]"));
   CHECK(complaint(header + ",,\na,gpt2,dgx-a100-80gb,8,1000,8,\n") == "a.csv:1:64: a column has no name");
   CHECK(complaint(header + "\n") == "a.csv:1:1: has columns but no rows");
 }
 
 TEST_CASE("columns that only carry text do not matter") {
-  CHECK(complaint(header + ",x.anything,simulated.fits,notes\na,gpt2,dgx-a100-80gb,8,1000,200 tok/s,?,-\n") == "");
+  CHECK(complaint(header + ",x.anything,simulated.fits,notes\na,gpt2,dgx-a100-80gb,8,1000,200 tok/s,?,-\n") ==
+        "");
 }
 
 TEST_CASE("a cell that is no number names its column") {
@@ -63,18 +67,22 @@ TEST_CASE("a cell that is no number names its column") {
 
 TEST_CASE("a unit belongs in the column's name") {
   CHECK(complaint(header + "\na,gpt2,dgx-a100-80gb,8,200 tok/s\n") ==
-        "a.csv:2:24: column \"measured.tokens_per_s_per_gpu\" holds \"200 tok/s\"; a number is expected, without "
+        "a.csv:2:24: column \"measured.tokens_per_s_per_gpu\" holds \"200 tok/s\"; a number is expected, "
+        "without "
         "a unit, which belongs in the column's name: 200");
   CHECK(complaint(header + ",measured.peak_reserved_gib\na,gpt2,dgx-a100-80gb,8,1000,8.5 GiB\n") ==
-        "a.csv:2:29: column \"measured.peak_reserved_gib\" holds \"8.5 GiB\"; a number is expected, without a unit, "
+        "a.csv:2:29: column \"measured.peak_reserved_gib\" holds \"8.5 GiB\"; a number is expected, without "
+        "a unit, "
         "which belongs in the column's name: 8.5");
   CHECK(complaint(header + "\na,gpt2,dgx-a100-80gb,8x,1000\n") ==
-        "a.csv:2:22: column \"cluster.gpus\" holds \"8x\"; an integer is expected, without a unit, which belongs in "
+        "a.csv:2:22: column \"cluster.gpus\" holds \"8x\"; an integer is expected, without a unit, which "
+        "belongs in "
         "the column's name: 8");
 }
 
 TEST_CASE("a row as long as its header") {
-  CHECK(complaint(header + "\na,gpt2,dgx-a100-80gb,8\n") == "a.csv:2:1: has 4 cells; the header has 5 columns");
+  CHECK(complaint(header + "\na,gpt2,dgx-a100-80gb,8\n") ==
+        "a.csv:2:1: has 4 cells; the header has 5 columns");
   CHECK(complaint(header + "\n\na,gpt2,dgx-a100-80gb,8,1,2\n") ==
         "a.csv:3:1: has 6 cells; the header has 5 columns");
 }

@@ -62,7 +62,8 @@ node.network_overhead_us = 9
 
   REQUIRE(value(s, "overlay.gpu.a100-sxm-40gb.training_context") != nullptr);
   CHECK(value(s, "overlay.gpu.a100-sxm-40gb.training_context")->value == Scalar(0.5));
-  CHECK(value(s, "overlay.gpu.a100-sxm-40gb.training_context")->origin.starts_with("o.toml:2:20, in place of "));
+  CHECK(value(s, "overlay.gpu.a100-sxm-40gb.training_context")
+            ->origin.starts_with("o.toml:2:20, in place of "));
   CHECK(value(s, "overlay.transport.roce.efficiency") != nullptr);
   CHECK(value(s, "topology.node.network_overhead_us")->origin == "o.toml:11:28");
   CHECK(value(plain, "overlay.transport.roce.efficiency") == nullptr);
@@ -106,7 +107,8 @@ TEST_CASE("mistakes have their place in the overlay, and the nearest name") {
   CHECK(complaint("[gpu.\"*\"]\ntraining_contxt = 0.5")
             .starts_with("o.toml:2:19: unknown constant \"training_contxt\" in [gpu.\"*\"]; did you mean"));
   CHECK(complaint("[topology.a100-40gb-roce-1600]\nnode.network_overhed_us = 9") ==
-        "o.toml:2:27: unknown key \"network_overhed_us\" in [topology.node]; did you mean \"network_overhead_us\"?");
+        "o.toml:2:27: unknown key \"network_overhed_us\" in [topology.node]; did you mean "
+        "\"network_overhead_us\"?");
   CHECK(complaint("[gpu.a100-sxm-40gb]\nname = \"x\"") ==
         "o.toml:2:1: \"name\" is no constant that an overlay can replace");
   CHECK(complaint("gpu = 3") == "o.toml:1:7: \"gpu\" is no table; [gpu.NAME] is expected");
@@ -140,9 +142,11 @@ TEST_CASE("every constant that can be freed stands in its file, within its bound
 
 TEST_CASE("an overlay written from constants gives them back exactly") {
   const std::vector<FreeConstant> some = free_constants(
-      "gpu.a100-sxm-40gb.training_context,transport.roce.hop_latency_us,gpu.a100-sxm-40gb.gemm.bf16.tile_efficiency[2]",
+      "gpu.a100-sxm-40gb.training_context,transport.roce.hop_latency_us,gpu.a100-sxm-40gb.gemm.bf16.tile_"
+      "efficiency[2]",
       test_library());
-  const Scenario s = resolve(settings(), test_library(), overlay_of(some, {0.71234567890123456, 3.0, 1.0 / 3}));
+  const Scenario s =
+      resolve(settings(), test_library(), overlay_of(some, {0.71234567890123456, 3.0, 1.0 / 3}));
   CHECK(s.gpu.training_context == 0.71234567890123456);
   CHECK(s.topology.node.transport.hop_latency == from_microseconds(3));
   CHECK(s.gpu.profile(DType::bf16)->tile_efficiency[2] == 1.0 / 3);
