@@ -27,6 +27,7 @@ constexpr Bounds table[] = {
     {"gpu", "pcie_gb_per_s", "GB/s", 3, 64, true, "one direction"},
     {"gpu", "gemm.*.sustained_tflops", "TFLOPS", 5, 2000, true, "ceiling of matrix products for minutes"},
     {"gpu", "gemm.*.tile_efficiency[]", "share", 0.1, 1, false, "of an SM's peak, by tile size"},
+    {"gpu", "gemm.*.training_context", "share", 0.5, 1, false, "the same, of one number format"},
     {"gpu", "gemm.*.prologue_us", "us", 0.1, 20, true, "per tile of a matrix product"},
     {"gpu", "gemm.*.memory_efficiency", "share", 0.2, 1, false, "of the HBM bandwidth, by matrix products"},
     {"gpu", "attention[].forward_tflops", "TFLOPS", 1, 1000, true, "fused attention, long sequences"},
@@ -54,15 +55,23 @@ constexpr Bounds table[] = {
     {"stack", "nccl.ring_network_us[]", "us", 0.5, 200, true, "per ring step between nodes"},
     {"stack", "nccl.tree_network_us[]", "us", 0.5, 200, true, "per tree step between nodes"},
     {"stack", "nccl.launch_us", "us", 0.5, 200, true, "launch and synchronisation of the ranks"},
+    {"stack", "nccl.*.nvls.efficiency", "share", 0.3, 1, false, "of the NVLink rate, NVLS"},
+    {"stack", "nccl.*.nvls.latency_us", "us", 0.5, 200, true, "once per NVLS collective"},
+    {"stack", "framework.narrow_efficiency", "share", 0.3, 1, false,
+     "of the HBM bandwidth, on 16-bit tensors"},
+    {"stack", "framework.gemm_efficiency.*", "share", 0.3, 1, false, "of matrix products, older libraries"},
     {"stack", "nccl.ll128_efficiency", "share", 0.3, 1, false, "of the link rate, protocol LL128"},
     {"transport", "efficiency", "share", 0.1, 1, false, "of the line rate, for large messages"},
     {"transport", "efficiency_many_leaves", "share", 0.1, 1, false, "further factor across leaf switches"},
     {"transport", "half_rate_mib", "MiB", 0.0005, 16, true, "per channel and step, at half the rate"},
+    {"transport", "fabric_half_rate_mib", "MiB", 0.0005, 16, true, "further, of the fabric under load"},
     {"transport", "hop_latency_us", "us", 0.01, 500, true, "per network hop beyond NCCL's constant"},
     {"topology", "node.network_overhead_us", "us", 0.01, 100, true, "of the host per step between nodes"},
     {"topology", "node.host_memory_gb_per_s", "GB/s", 5, 2000, true, "of optimizers on the host"},
     {"topology", "node.transport.efficiency", "share", 0.1, 1, false, "of the line rate, for large messages"},
     {"topology", "node.transport.half_rate_mib", "MiB", 0.0005, 16, true, "per channel and step"},
+    {"topology", "node.transport.fabric_half_rate_mib", "MiB", 0.0005, 16, true,
+     "further, of the fabric under load"},
     {"topology", "node.transport.hop_latency_us", "us", 0.01, 500, true, "per network hop"},
     {"topology", "fabric.oversubscription", "ratio", 1, 64, true, "downlinks over uplinks of a leaf"},
 };
@@ -101,7 +110,9 @@ void add_what_topologies_leave_out(const toml::table& document, const Library& l
                                    std::map<std::string, double>& values) {
   if (!document["node"]["nics"]) return;
   values.emplace("node.network_overhead_us", 1.0);
-  const auto transport = document["node"]["transport"].value<std::string>();
+  const auto named = document["node"]["transport"].value<std::string>(),
+             based_on = document["node"]["transport"]["based_on"].value<std::string>();
+  const auto& transport = named ? named : based_on;
   if (!transport) return;
   each_number(parse_toml_file(library.find("topologies/transports", *transport, {})), "",
               [&](const std::string& key, double value) { values.emplace("node.transport." + key, value); });
