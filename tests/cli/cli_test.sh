@@ -143,6 +143,43 @@ bad '"8..4" is not a range' "$shardsim" frontier "${small[@]}" --over 'training.
 truncate -s 100M large.toml
 bad 'has 100 MiB' "$shardsim" run large.toml
 
+# Tables of measured runs.
+runs='id,model,topology,cluster.gpus,strategy.kind,measured.tokens_per_s_per_gpu'
+printf '%s\na,gpt2,dgx-a100-40gb,8,ddp,60000\nb,gpt2,dgx-a100-40gb,8,ddp,200 tok/s\nc,gpt2,dgx-a100-40gb,4,ddp,50000\n' "$runs" >runs.csv
+expect 0 '1 rows could not be simulated; each says why' "$shardsim" validate runs.csv
+expect 0 'runs.csv:3:30: column "measured.tokens_per_s_per_gpu" holds "200 tok/s"' "$shardsim" validate runs.csv
+expect 0 'shardsim.validate/1' "$shardsim" validate runs.csv --format json
+expect 0 'id,metric,predicted' "$shardsim" validate runs.csv --format csv
+bad 'runs.toml: is a scenario; `validate` reads a CSV table of measured runs. Was `shardsim check runs.toml` meant?' "$shardsim" validate runs.toml
+bad 'no such file, and no table of that name' "$shardsim" validate none.csv
+bad 'needs a CSV table of measured runs' "$shardsim" validate
+printf '%s,gpus\n' "$runs" >wrong.csv
+bad 'wrong.csv:1:74: unknown column "gpus"' "$shardsim" validate wrong.csv
+if command -v taskset >/dev/null; then
+  "$shardsim" validate runs.csv --format json >many
+  taskset -c "$(taskset -cp $$ | grep -oE '[0-9]+' | tail -1)" "$shardsim" validate runs.csv --format json >one
+  check 'cmp -s many one'
+fi
+
+# Overlays, and calibrations that write them.
+printf '[gpu.a100-sxm-40gb]\ntraining_context = 0.5\n' >slow.toml
+expect 0 'slow.toml:2:20, in place of' "$shardsim" check --model gpt2 --topology dgx-a100-40gb --gpus 8 --overlay slow.toml
+expect 0 'tokens_per_s_per_gpu' "$shardsim" validate runs.csv --overlay slow.toml
+expect 0 'gpu.a100-sxm-40gb.training_context' "$shardsim" calibrate --list
+expect 0 'mean |error| of the step time' "$shardsim" calibrate runs.csv --free gpu.a100-sxm-40gb.training_context -o fitted.toml
+check 'grep -q "^\[gpu.a100-sxm-40gb\]" fitted.toml'
+expect 0 'fitted.toml:' "$shardsim" check --model gpt2 --topology dgx-a100-40gb --gpus 8 --overlay fitted.toml
+expect 0 'shardsim.calibrate/1' "$shardsim" calibrate runs.csv --free gpu.a100-sxm-40gb.training_context --format json
+bad 'did you mean "gpu.a100-sxm-40gb.training_context"?' "$shardsim" calibrate runs.csv --free gpu.a100-sxm-40gb.training_contxt
+bad 'can tell none of these constants' "$shardsim" calibrate runs.csv --free gpu.v100-sxm-32gb.training_context
+bad 'needs --free KEY,KEY' "$shardsim" calibrate runs.csv
+bad 'slow2.toml' "$shardsim" run --model gpt2 --topology dgx-a100-40gb --gpus 8 --overlay slow2.toml
+
+# How sure a run is.
+expect 0 '90% interval' "$shardsim" run "${small[@]}"
+expect 0 'step_time_low_s' "$shardsim" run "${small[@]}" --format json
+expect 0 'log_error' "$shardsim" validate runs.csv --residuals
+
 # The user's own files win over those that came with the program.
 mkdir models
 sed 's/^layers = 12/layers = 2/' "$source/models/gpt2.toml" >models/gpt2.toml

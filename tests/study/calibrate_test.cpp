@@ -114,7 +114,7 @@ TEST_CASE("a constant that no row depends on is refused; if none is left, that i
   CHECK(result.constants.size() == 1);
   CHECK(
       complaint(table, "gpu.v100-sxm-32gb.training_context") ==
-      "--free: a.csv can tell none of these constants:\n  gpu.v100-sxm-32gb.training_context: no row's step "
+      "--free: a.csv can tell none of these constants: gpu.v100-sxm-32gb.training_context: no row's step "
       "time depends on it");
 }
 
