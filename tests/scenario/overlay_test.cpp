@@ -51,7 +51,7 @@ efficiency = 0.25
 [topology.a100-40gb-roce-1600]
 node.network_overhead_us = 9
 )");
-  CHECK(s.gpu.training_context == 0.5);
+  CHECK(s.gpu.profile(DType::bf16)->training_context == 0.5);
   CHECK(s.gpu.profile(DType::bf16)->prologue == from_microseconds(7));
   CHECK(s.gpu.profile(DType::bf16)->tile_efficiency[1] == 0.25);
   CHECK(s.gpu.profile(DType::bf16)->tile_efficiency[0] == plain.gpu.profile(DType::bf16)->tile_efficiency[0]);
@@ -79,9 +79,9 @@ TEST_CASE("what an overlay changes is in the hash; constants of other files are 
 }
 
 TEST_CASE("constants for all files of a kind, under those for one") {
-  CHECK(with("[gpu.\"*\"]\ntraining_context = 0.5\n").gpu.training_context == 0.5);
+  CHECK(with("[gpu.\"*\"]\ntraining_context = 0.5\n").gpu.profile(DType::bf16)->training_context == 0.5);
   CHECK(with("[gpu.\"*\"]\ntraining_context = 0.5\n[gpu.a100-sxm-40gb]\ntraining_context = 0.6\n")
-            .gpu.training_context == 0.6);
+            .gpu.profile(DType::bf16)->training_context == 0.6);
   CHECK(with("[gpu.\"*\"]\ngemm.fp8.prologue_us = 2\n").gpu.name == "a100-sxm-40gb");  // which has no fp8
 }
 
@@ -147,7 +147,7 @@ TEST_CASE("an overlay written from constants gives them back exactly") {
       test_library());
   const Scenario s =
       resolve(settings(), test_library(), overlay_of(some, {0.71234567890123456, 3.0, 1.0 / 3}));
-  CHECK(s.gpu.training_context == 0.71234567890123456);
+  CHECK(s.gpu.profile(DType::bf16)->training_context == 0.71234567890123456);
   CHECK(s.topology.node.transport.hop_latency == from_microseconds(3));
   CHECK(s.gpu.profile(DType::bf16)->tile_efficiency[2] == 1.0 / 3);
 }
@@ -159,7 +159,7 @@ TEST_CASE("a path beside the scenario is found") {
   const std::string scenario = (folder / "s.toml").string();
   std::ofstream(scenario) << "overlay = \"o.toml\"\nmodel = \"gpt2\"\ntopology = \"a100-40gb-roce-1600\"\n"
                              "cluster.gpus = 8\n";
-  CHECK(resolve(read_scenario(scenario).settings, test_library()).gpu.training_context == 0.5);
+  CHECK(resolve(read_scenario(scenario).settings, test_library()).gpu.profile(DType::bf16)->training_context == 0.5);
   std::filesystem::remove_all(folder);
 }
 

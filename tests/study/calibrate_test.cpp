@@ -88,7 +88,7 @@ TEST_CASE("constants that made the data are found exactly, and the overlay gives
   const Scenario s =
       resolve(scenario_of({"model=gpt2", "topology=a100-40gb-roce-1600", "cluster.gpus=16"}).settings,
               test_library(), written);
-  CHECK(s.gpu.training_context == doctest::Approx(result.constants[0].after).epsilon(1e-5));
+  CHECK(s.gpu.profile(DType::bf16)->training_context == doctest::Approx(result.constants[0].after).epsilon(1e-5));
   CHECK(s.topology.node.transport.efficiency == doctest::Approx(result.constants[1].after).epsilon(1e-5));
   CHECK(violation(to_json(result, {"0", "0"}), "calibrate") == "");
 }
