@@ -43,7 +43,8 @@ struct Workload {
   std::int64_t train_metrics =
       0;  // cross-entropies that the training loop computes for its log, per micro-batch
   AttentionKind attention = AttentionKind::unfused;
-  bool fused_softmax = false;  // unfused attention scales, masks and normalises scores in one kernel (Megatron-LM)
+  bool fused_softmax =
+      false;  // unfused attention scales, masks and normalises scores in one kernel (Megatron-LM)
   Numerics numerics;
 };
 

@@ -162,8 +162,7 @@ void check_for_all(const toml::table& constants, const OverlaySection& section, 
   each_leaf(constants, "", file, [&](const std::string& key, const toml::node& node) {
     std::vector<std::string> known;
     for (const std::string& name : library.names(section.folder)) {
-      const toml::table document =
-          parse_constants(section.name, library.find(section.folder, name, {}));
+      const toml::table document = parse_constants(section.name, library.find(section.folder, name, {}));
       if (find_constant(document, key) != nullptr) return;
       for (std::string& one : names_in(document)) known.push_back(std::move(one));
     }

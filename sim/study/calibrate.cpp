@@ -263,7 +263,8 @@ void refuse(CalibrateResult& result, std::vector<FreeConstant>& constants, const
     std::erase_if(constants, [&](const FreeConstant& c) { return c.key == r.constant.key; });
   if (constants.empty()) {
     std::string list;
-    for (const RefusedConstant& r : result.refused) list += (list.empty() ? " " : "; ") + r.constant.key + ": " + r.why;
+    for (const RefusedConstant& r : result.refused)
+      list += (list.empty() ? " " : "; ") + r.constant.key + ": " + r.why;
     throw InputError({"--free"}, fmt::format("{} can tell none of these constants:{}", result.file, list));
   }
 }

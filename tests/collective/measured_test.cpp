@@ -1,7 +1,7 @@
-// Do collectives take the time that nccl-tests measured? scenarios/validation/nccl-busbw.csv holds the published
-// bus bandwidths with their sources, and for each which topology, GPUs and algorithm (forced or NCCL's choice)
-// stand for it, or why none does. Figures published without a size are peaks; 8 GiB stand for it, and four nodes
-// for "multi".
+// Do collectives take the time that nccl-tests measured? scenarios/validation/nccl-busbw.csv holds the
+// published bus bandwidths with their sources, and for each which topology, GPUs and algorithm (forced or
+// NCCL's choice) stand for it, or why none does. Figures published without a size are peaks; 8 GiB stand for
+// it, and four nodes for "multi".
 //
 // In-sample (constants of stacks and transports were set from them, or a form chosen): both 8 x A100 series
 // (NVLink knots, LL128), 2 x p4de (EFA v1, floor of trees), 2 x p5 (EFA v2, floor of NVLS trees), Azure NDv5
@@ -126,7 +126,8 @@ std::vector<double> absolute_errors(const std::vector<Point>& points) {
   return errors;
 }
 
-TEST_CASE("from 1 MiB on bus bandwidths agree with nccl-tests within 10%, plateaus within 5%, in the median") {
+TEST_CASE(
+    "from 1 MiB on bus bandwidths agree with nccl-tests within 10%, plateaus within 5%, in the median") {
   std::vector<std::string> order;
   std::map<std::string, std::vector<Point>> series;
   std::map<std::string, int> excluded;
@@ -151,13 +152,14 @@ TEST_CASE("from 1 MiB on bus bandwidths agree with nccl-tests within 10%, platea
         of.begin(), of.end(), [](const Point& a, const Point& b) { return a.bytes < b.bytes; });
     plateaus.push_back(largest);
     if (!largest.in_sample) plateaus_unseen.push_back(largest);
-    report += fmt::format("{:3} rows, median |error| {:5.1f}%, plateau {:6.1f} against {:6.1f} GB/s {:+6.1f}%{}: {}\n",
-                          of.size(), 100 * median(absolute_errors(of)), largest.predicted, largest.measured,
-                          100 * largest.error(), of.front().in_sample ? " (in-sample)" : "", s);
+    report += fmt::format(
+        "{:3} rows, median |error| {:5.1f}%, plateau {:6.1f} against {:6.1f} GB/s {:+6.1f}%{}: {}\n",
+        of.size(), 100 * median(absolute_errors(of)), largest.predicted, largest.measured,
+        100 * largest.error(), of.front().in_sample ? " (in-sample)" : "", s);
     for (const Point& p : of)
       if (every)
-        report += fmt::format("    {:12} B {:8.2f} against {:8.2f} {:+6.1f}% {}\n", p.bytes.count, p.predicted,
-                              p.measured, 100 * p.error(), p.how);
+        report += fmt::format("    {:12} B {:8.2f} against {:8.2f} {:+6.1f}% {}\n", p.bytes.count,
+                              p.predicted, p.measured, 100 * p.error(), p.how);
   }
   int left_out = 0;
   for (const auto& [why, rows] : excluded) {
@@ -165,11 +167,12 @@ TEST_CASE("from 1 MiB on bus bandwidths agree with nccl-tests within 10%, platea
     left_out += rows;
   }
   report += fmt::format(
-      "{} rows of 1 MiB and more: median |error| {:.1f}%; {} unseen {:.1f}%; {} plateaus {:.1f}%, {} unseen {:.1f}%; {} "
+      "{} rows of 1 MiB and more: median |error| {:.1f}%; {} unseen {:.1f}%; {} plateaus {:.1f}%, {} unseen "
+      "{:.1f}%; {} "
       "rows left out\n",
-      large.size(), 100 * median(absolute_errors(large)), unseen.size(), 100 * median(absolute_errors(unseen)),
-      plateaus.size(), 100 * median(absolute_errors(plateaus)), plateaus_unseen.size(),
-      100 * median(absolute_errors(plateaus_unseen)), left_out);
+      large.size(), 100 * median(absolute_errors(large)), unseen.size(),
+      100 * median(absolute_errors(unseen)), plateaus.size(), 100 * median(absolute_errors(plateaus)),
+      plateaus_unseen.size(), 100 * median(absolute_errors(plateaus_unseen)), left_out);
   MESSAGE(report);
   CHECK(median(absolute_errors(large)) <= 0.10);
   CHECK(median(absolute_errors(unseen)) <= 0.10);

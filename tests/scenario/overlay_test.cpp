@@ -81,7 +81,8 @@ TEST_CASE("what an overlay changes is in the hash; constants of other files are 
 TEST_CASE("constants for all files of a kind, under those for one") {
   CHECK(with("[gpu.\"*\"]\ntraining_context = 0.5\n").gpu.profile(DType::bf16)->training_context == 0.5);
   CHECK(with("[gpu.\"*\"]\ntraining_context = 0.5\n[gpu.a100-sxm-40gb]\ntraining_context = 0.6\n")
-            .gpu.profile(DType::bf16)->training_context == 0.6);
+            .gpu.profile(DType::bf16)
+            ->training_context == 0.6);
   CHECK(with("[gpu.\"*\"]\ngemm.fp8.prologue_us = 2\n").gpu.name == "a100-sxm-40gb");  // which has no fp8
 }
 
@@ -159,7 +160,9 @@ TEST_CASE("a path beside the scenario is found") {
   const std::string scenario = (folder / "s.toml").string();
   std::ofstream(scenario) << "overlay = \"o.toml\"\nmodel = \"gpt2\"\ntopology = \"a100-40gb-roce-1600\"\n"
                              "cluster.gpus = 8\n";
-  CHECK(resolve(read_scenario(scenario).settings, test_library()).gpu.profile(DType::bf16)->training_context == 0.5);
+  CHECK(
+      resolve(read_scenario(scenario).settings, test_library()).gpu.profile(DType::bf16)->training_context ==
+      0.5);
   std::filesystem::remove_all(folder);
 }
 

@@ -88,7 +88,8 @@ TEST_CASE("constants that made the data are found exactly, and the overlay gives
   const Scenario s =
       resolve(scenario_of({"model=gpt2", "topology=a100-40gb-roce-1600", "cluster.gpus=16"}).settings,
               test_library(), written);
-  CHECK(s.gpu.profile(DType::bf16)->training_context == doctest::Approx(result.constants[0].after).epsilon(1e-5));
+  CHECK(s.gpu.profile(DType::bf16)->training_context ==
+        doctest::Approx(result.constants[0].after).epsilon(1e-5));
   CHECK(s.topology.node.transport.efficiency == doctest::Approx(result.constants[1].after).epsilon(1e-5));
   CHECK(violation(to_json(result, {"0", "0"}), "calibrate") == "");
 }
@@ -112,10 +113,9 @@ TEST_CASE("a constant that no row depends on is refused; if none is left, that i
   CHECK(result.refused[0].constant.key == "gpu.v100-sxm-32gb.training_context");
   CHECK(result.refused[0].why == "no row's step time depends on it");
   CHECK(result.constants.size() == 1);
-  CHECK(
-      complaint(table, "gpu.v100-sxm-32gb.training_context") ==
-      "--free: a.csv can tell none of these constants: gpu.v100-sxm-32gb.training_context: no row's step "
-      "time depends on it");
+  CHECK(complaint(table, "gpu.v100-sxm-32gb.training_context") ==
+        "--free: a.csv can tell none of these constants: gpu.v100-sxm-32gb.training_context: no row's step "
+        "time depends on it");
 }
 
 TEST_CASE("a constant that the data push against a bound stops there and says so") {
