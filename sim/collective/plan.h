@@ -50,11 +50,12 @@ struct Plan {
   Time alone() const { return latency + wire / cap; }
 };
 
-// Everything about one GPU generation, stack and transport that the choice depends on.
+// Everything about one GPU generation, stack and transport that the choice depends on. Of a group on several
+// kinds: the oldest generation, the worst of each constant of the transports.
 struct CollectiveModel {
   const Nccl& nccl;
   Architecture architecture;
-  const Transport& transport;
+  Transport transport;
   Time network_overhead;
 };
 

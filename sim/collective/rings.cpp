@@ -177,26 +177,35 @@ std::vector<OnNode> by_node(const Topology& topology, std::span<const Rank> memb
       nodes.push_back({topology.node_of(rank), {}, {}});
     nodes.back().gpus.push_back(topology.local_gpu(rank));
   }
-  const NodeShape& shape = topology.node();
-  for (OnNode& on : nodes)
+  for (OnNode& on : nodes) {
+    const NodeShape& shape = topology.node(on.node);
     for (int nic = 0; nic < shape.nics; ++nic) {
       const auto& local = shape.nic_gpus[at(nic)];
       if (std::any_of(on.gpus.begin(), on.gpus.end(),
                       [&](int g) { return std::find(local.begin(), local.end(), g) != local.end(); }))
         on.nics.push_back(nic);
     }
-  for (OnNode& on : nodes)  // fewer NICs than PCIe switches: they are spread over them in order
-    if (on.nics.empty() && shape.nics > 0) on.nics.push_back(on.gpus.front() * shape.nics / shape.gpus);
+    if (on.nics.empty() && shape.nics > 0)  // fewer NICs than PCIe switches: they are spread over them in order
+      on.nics.push_back(on.gpus.front() * shape.nics / shape.gpus);
+  }
   return nodes;
 }
 
+const Part& part_of(const Topology& topology, const OnNode& on) {
+  return topology.part_at_node(on.node);
+}
+
 // NCCL duplicates the rings of Hopper nodes once more where they are few and fast (search.cc: above 45 GB/s
-// each, fewer than 16 channels).
-int channels_per_network_ring(const Topology& topology, std::size_t rings) {
+// each, fewer than 16 channels); of several kinds of nodes, only if it does so on all. (init.cc: every rank
+// takes the least of all)
+int channels_per_network_ring(const Topology& topology, const std::vector<OnNode>& nodes,
+                              std::size_t rings) {
   constexpr int hopper_nvlinks = 18, channels_few = 16;
-  const bool again = topology.node().nvlinks >= hopper_nvlinks &&
-                     topology.spec().node.nic > Bandwidth{45'000'000'000} &&
-                     channels_per_ring * static_cast<int>(rings) < channels_few;
+  const bool fast = std::all_of(nodes.begin(), nodes.end(), [&](const OnNode& on) {
+    const Part& part = part_of(topology, on);
+    return part.shape.nvlinks >= hopper_nvlinks && part.spec.nic > Bandwidth{45'000'000'000};
+  });
+  const bool again = fast && channels_per_ring * static_cast<int>(rings) < channels_few;
   return again ? 2 * channels_per_ring : channels_per_ring;
 }
 
@@ -233,6 +242,18 @@ std::size_t rings_of(const std::vector<OnNode>& nodes) {
   return rings;
 }
 
+// Of each part that the group is on, the first of the nodes with most of its GPUs.
+std::vector<const OnNode*> fullest_of_parts(const Topology& topology, const std::vector<OnNode>& nodes) {
+  std::vector<const OnNode*> fullest;
+  for (const OnNode& on : nodes) {
+    if (fullest.empty() || &part_of(topology, *fullest.back()) != &part_of(topology, on))
+      fullest.push_back(&on);
+    else if (on.gpus.size() > fullest.back()->gpus.size())
+      fullest.back() = &on;
+  }
+  return fullest;
+}
+
 bool many_leaves(const Topology& topology, const std::vector<OnNode>& nodes) {
   return std::any_of(nodes.begin(), nodes.end(), [&](const OnNode& on) {
     return topology.leaf_of(on.node, 0) != topology.leaf_of(nodes.front().node, 0);
@@ -253,13 +274,13 @@ RingRoutes::RingRoutes(const Topology& topology, std::span<const Rank> members) 
   require(!members.empty(), "a group without ranks");
   const std::vector<OnNode> nodes = by_node(topology, members);
   const std::size_t rings = nodes.size() > 1 ? rings_of(nodes) : 0;
+  const int channels = channels_per_network_ring(topology, nodes, rings);
   for (const OnNode& on : nodes) {
     nodes_.push_back({.node = on.node,
                       .head = positions_,
                       .rings = nodes.size() > 1
-                                   ? lay_network_rings(topology.node(), on, rings,
-                                                       channels_per_network_ring(topology, rings))
-                                   : lay_node_rings(topology.node(), on.gpus)});
+                                   ? lay_network_rings(topology.node(on.node), on, rings, channels)
+                                   : lay_node_rings(topology.node(on.node), on.gpus)});
     node_of_.insert(node_of_.end(), on.gpus.size(), static_cast<int>(nodes_.size()) - 1);
     positions_ += static_cast<int>(on.gpus.size());
   }
@@ -280,7 +301,7 @@ void RingRoutes::cross(Links& links, LinkId link, int channels) {
 }
 
 void RingRoutes::cross_node(Links& links, int node, int from, int to, int channels, bool backward) const {
-  for (const int local : topology_.node().route[at(from)][at(to)])  // the way back is the other of the pair
+  for (const int local : topology_.node(node).route[at(from)][at(to)])  // the way back is the other of the pair
     cross(links, topology_.link(node, backward ? local ^ 1 : local), channels);
 }
 
@@ -309,19 +330,19 @@ RingRoutes::Links RingRoutes::between_heads(int from, int to) const { return bet
 
 // Between a GPU and a NIC on another PCIe switch: over the host.
 void RingRoutes::cross_host(Links& links, int node, int nic, int gpu, int channels, bool in) const {
-  const NodeShape& shape = topology_.node();
+  const NodeShape& shape = topology_.node(node);
   const auto& beside = shape.nic_gpus[at(nic)];
   if (std::find(beside.begin(), beside.end(), gpu) != beside.end()) return;
   const int of_nic = shape.host_up[at(nic * static_cast<int>(shape.host_up.size()) / shape.nics)];
-  const int of_gpu = shape.host_up[at(gpu / topology_.spec().node.gpus_per_pcie_switch)];
+  const int of_gpu = shape.host_up[at(gpu / topology_.part_at_node(node).spec.gpus_per_pcie_switch)];
   cross(links, topology_.link(node, in ? of_nic : of_gpu), channels);
   cross(links, topology_.link(node, (in ? of_gpu : of_nic) + 1), channels);
 }
 
 // Out by the last GPU of each ring or by its head, in by the head.
 RingRoutes::Links RingRoutes::between(int from, int to, bool by_last) const {
-  const NodeShape& shape = topology_.node();
   const Node &a = nodes_[at(from)], &b = nodes_[at(to)];
+  const NodeShape &left = topology_.node(a.node), &entered = topology_.node(b.node);
   Links links;
   std::vector<LinkId> route;
   for (std::size_t r = 0; r < a.rings.size(); ++r) {
@@ -331,13 +352,13 @@ RingRoutes::Links RingRoutes::between(int from, int to, bool by_last) const {
     if (by_last && out != leaving.order.back())
       cross_node(links, a.node, leaving.order.back(), out, leaving.channels, false);
     cross_host(links, a.node, leaving.nic, out, leaving.channels, false);
-    for (const int link : {shape.pcie_out[at(out)], shape.nic_down[at(leaving.nic)]})
+    for (const int link : {left.pcie_out[at(out)], left.nic_down[at(leaving.nic)]})
       cross(links, topology_.link(a.node, link), leaving.channels);
     route.clear();
     topology_.route_between(a.node, leaving.nic, b.node, entering.nic, route);
     for (const LinkId link : route) cross(links, link, leaving.channels);
     cross_host(links, b.node, entering.nic, entering.order.front(), leaving.channels, true);
-    for (const int link : {shape.nic_up[at(entering.nic)], shape.pcie_in[at(entering.order.front())]})
+    for (const int link : {entered.nic_up[at(entering.nic)], entered.pcie_in[at(entering.order.front())]})
       cross(links, topology_.link(b.node, link), leaving.channels);
   }
   return links;
@@ -349,36 +370,36 @@ RingFabric ring_fabric(const Topology& topology, std::span<const Rank> members) 
   RingFabric fabric;
   fabric.ranks = static_cast<int>(members.size());
   fabric.nodes = static_cast<int>(nodes.size());
-  const auto fullest = std::max_element(nodes.begin(), nodes.end(), [](const OnNode& a, const OnNode& b) {
-    return a.gpus.size() < b.gpus.size();
-  });
-  fabric.ranks_per_node = static_cast<int>(fullest->gpus.size());
-  fabric.nvlink = topology.spec().node.intra != Intra::pcie;
-  fabric.nvswitch = topology.node().switched;
+  const std::vector<const OnNode*> fullest = fullest_of_parts(topology, nodes);
+  fabric.nvlink = fabric.nvswitch = true;
+  for (const OnNode* on : fullest) {
+    fabric.ranks_per_node = std::max(fabric.ranks_per_node, static_cast<int>(on->gpus.size()));
+    fabric.nvlink = fabric.nvlink && part_of(topology, *on).spec.intra != Intra::pcie;
+    fabric.nvswitch = fabric.nvswitch && topology.node(on->node).switched;
+  }
   fabric.many_leaves = many_leaves(topology, nodes);
   if (fabric.ranks == 1) return fabric;
 
   const auto lay_inside = [&](const OnNode& on) {
     std::vector<Rank> here;
-    for (const int g : on.gpus) here.push_back({on.node * topology.gpus_per_node() + g});
+    for (const int g : on.gpus) here.push_back(topology.rank_at(on.node, g));
     const RingRoutes routes(topology, here);
     fabric.channels = routes.channels();
     Tally tally(topology);
     for (int p = 0; p < routes.positions(); ++p) tally.add(routes.hop(p));
     return tally;
   };
-  // Nodes are alike but for degraded links; the slowest one holds up the others.
-  if (fabric.ranks_per_node > 1) {
-    const auto any = [](LinkClass) { return true; };
-    for (const OnNode& on : nodes) {
-      if (on.gpus.size() < 2 || !topology.has_degraded_links(on.node)) continue;
-      const Tally here = lay_inside(on);
-      const auto rate = here.rate(fabric.channels, any);
-      if (!fabric.node_rate || rate < fabric.node_rate) fabric.node_rate = rate;
-    }
-    const Tally inside = lay_inside(*fullest);
-    const auto rate = inside.rate(fabric.channels, any);
+  const auto slowest = [&](const Tally& here) {
+    const auto rate = here.rate(fabric.channels, [](LinkClass) { return true; });
     if (!fabric.node_rate || rate < fabric.node_rate) fabric.node_rate = rate;
+  };
+  // Nodes of a part are alike but for degraded links; the slowest one holds up the others.
+  for (const OnNode& on : nodes)
+    if (on.gpus.size() > 1 && topology.has_degraded_links(on.node)) slowest(lay_inside(on));
+  for (const OnNode* on : fullest) {
+    if (on->gpus.size() < 2) continue;
+    const Tally inside = lay_inside(*on);
+    slowest(inside);
     fabric.links = inside.links();
   }
   if (fabric.nodes > 1) {

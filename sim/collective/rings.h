@@ -21,7 +21,7 @@ struct RingFabric {
   int ranks = 1, nodes = 1;
   int ranks_per_node = 1;    // most of the group on one node
   bool many_leaves = false;  // spans several leaf switches
-  bool nvlink = false;       // its ranks of one node talk over NVLink
+  bool nvlink = false;       // its ranks of one node talk over NVLink, on every node
   bool nvswitch = false;     // through switches that join them all
   int channels = 1;
   std::vector<ChannelsOnLink> links;  // sorted by link

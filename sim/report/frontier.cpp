@@ -22,8 +22,8 @@ std::string heading(const FrontierResult& frontier) {
                                   [&](const RunRecord* run) { return run->*member == first.*member; });
     return same ? text : "";
   };
-  return first.model + " on " + common(fmt::format("{} x {}, ", first.gpus, first.gpu), &RunRecord::gpus) +
-         first.topology + common(", " + first.strategy, &RunRecord::strategy) +
+  return first.model + " on " + common(gpus_text(first) + ", ", &RunRecord::gpus) + first.topology +
+         common(", " + first.strategy, &RunRecord::strategy) +
          common(", " + first.precision, &RunRecord::precision) +
          fmt::format(": {} GiB per GPU\n", gib_text(first.result.memory.capacity));
 }

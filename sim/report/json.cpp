@@ -153,6 +153,35 @@ Json confidence(const Confidence& c) {
           {"extrapolating", c.extrapolating}};
 }
 
+Json memory(const Memory& m) {
+  return {{"capacity", m.capacity.count},
+          {"outside_allocator", m.outside_allocator.count},
+          {"peak_allocated", m.peak_allocated.count},
+          {"peak_active", m.peak_active.count},
+          {"peak_reserved", m.peak_reserved.count},
+          {"rank", m.rank.index},
+          {"alloc_retries", m.alloc_retries},
+          {"peak_host", m.peak_host.count}};
+}
+
+Json parts(const RunRecord& run) {
+  Json list = Json::array();
+  for (std::size_t p = 0; p < run.parts.size() && p < run.result.parts.size(); ++p) {
+    const RecordedPart& what = run.parts[p];
+    const PartResult& r = run.result.parts[p];
+    const bool oom = run.result.out_of_memory();
+    list.push_back({{"topology", what.topology},
+                    {"gpu", what.gpu},
+                    {"gpus", what.gpus},
+                    {"peak_tflops", tflops(what.peak)},
+                    {"slowest_rank", oom ? Json(nullptr) : Json(r.slowest.index)},
+                    {"step_time_s", oom ? Json(nullptr) : Json(seconds(r.step_time))},
+                    {"breakdown_s", oom ? Json(nullptr) : breakdown(r.breakdown)},
+                    {"memory_bytes", memory(r.memory)}});
+  }
+  return list;
+}
+
 Json run_object(const RunRecord& run, const Tool& tool) {
   const Result& r = run.result;
   const Throughput& t = r.throughput;
@@ -190,16 +219,9 @@ Json run_object(const RunRecord& run, const Tool& tool) {
   if (r.critical_path) j["critical_path"] = critical_path(*r.critical_path);
   j["phases_s"] = unless_oom(phases(r));
   j["communication"] = unless_oom(communication(r));
-  const Memory& m = r.memory;
-  j["memory_bytes"] = {{"capacity", m.capacity.count},
-                       {"outside_allocator", m.outside_allocator.count},
-                       {"peak_allocated", m.peak_allocated.count},
-                       {"peak_active", m.peak_active.count},
-                       {"peak_reserved", m.peak_reserved.count},
-                       {"rank", m.rank.index},
-                       {"alloc_retries", m.alloc_retries},
-                       {"peak_host", m.peak_host.count}};
-  j["memory_at_peak"] = by_category(m.at_peak);
+  j["memory_bytes"] = memory(r.memory);
+  j["memory_at_peak"] = by_category(r.memory.at_peak);
+  if (!r.parts.empty()) j["parts"] = parts(run);
   j["oom"] = oom ? out_of_memory(*r.oom, run.advice) : Json(nullptr);
   j["confidence"] = run.confidence ? confidence(*run.confidence) : Json(nullptr);
   j["measured"] = comparisons(run);

@@ -87,6 +87,34 @@ Json critical_path_schema() {
                             {"slowed_s", type("number", "of kernels and transfers, by what ran beside")}})}};
 }
 
+Json memory_schema() {
+  return object({{"capacity", type("integer", "as CUDA reports it")},
+                 {"outside_allocator", type("integer", "CUDA context, NCCL")},
+                 {"peak_allocated", type("integer", "owned by live tensors")},
+                 {"peak_active", type("integer", "and freed, but in use by a stream")},
+                 {"peak_reserved", type("integer", "obtained from CUDA")},
+                 {"rank", type("integer", "with the highest reserved peak, as a share of its capacity")},
+                 {"alloc_retries", type("integer", "over all simulated steps")},
+                 {"peak_host", type("integer", "of the node's memory, for this GPU")}});
+}
+
+Json breakdown_schema() {
+  return named_numbers<Spent>(spent_kinds, "number", "exhaustive: sums to the step");
+}
+
+Json parts_schema() {
+  return {{"type", "array"},
+          {"description", "of a mixed cluster only: its parts in the order of their ranks"},
+          {"items", object({{"topology", type("string", "")},
+                            {"gpu", type("string", "")},
+                            {"gpus", type("integer", "")},
+                            {"peak_tflops", type("number", "dense, data sheet, of the matrix products")},
+                            {"slowest_rank", nullable("integer", "of the part, whose step this is")},
+                            {"step_time_s", nullable("number", "")},
+                            {"breakdown_s", or_null(breakdown_schema())},
+                            {"memory_bytes", memory_schema()}})}};
+}
+
 Json run_schema() {
   Json tflops = object(
       {{"model", type("number", "forward and backward, nothing twice, without the causal discount")},
@@ -158,20 +186,13 @@ Json run_schema() {
                         {"model", type("number", "of a step: three times forward")},
                         {"hardware", type("number", "of a step, with recomputation")},
                         {"executed", type("number", "of a step, by the kernels")}}))},
-       {"peak_tflops", or_null(object({{"value", type("number", "dense, data sheet")},
+       {"peak_tflops", or_null(object({{"value", type("number", "dense, data sheet; mean over the GPUs")},
                                        {"dtype", type("string", "of the matrix products")}}))},
        {"slowest_rank", nullable("integer", "whose breakdown and communication are shown")},
-       {"breakdown_s", or_null(named_numbers<Spent>(spent_kinds, "number", "exhaustive: sums to the step"))},
+       {"breakdown_s", or_null(breakdown_schema())},
        {"phases_s", nullable("object", "forward, backward, optimizer on the default stream")},
        {"communication", or_null(object(std::move(communication)))},
-       {"memory_bytes", object({{"capacity", type("integer", "as CUDA reports it")},
-                                {"outside_allocator", type("integer", "CUDA context, NCCL")},
-                                {"peak_allocated", type("integer", "owned by live tensors")},
-                                {"peak_active", type("integer", "and freed, but in use by a stream")},
-                                {"peak_reserved", type("integer", "obtained from CUDA")},
-                                {"rank", type("integer", "with the highest reserved peak")},
-                                {"alloc_retries", type("integer", "over all simulated steps")},
-                                {"peak_host", type("integer", "of the node's memory, for this GPU")}})},
+       {"memory_bytes", memory_schema()},
        {"memory_at_peak", named_numbers<Category>(categories, "integer", "sums to peak_allocated")},
        {"oom", or_null(std::move(oom))},
        {"confidence",
@@ -202,6 +223,7 @@ Json run_schema() {
                           {"messages", type("integer", "chunks of network.detail = chunk")}})}},
       "One training step of one scenario.");
   run["properties"]["critical_path"] = critical_path_schema();  // not required
+  run["properties"]["parts"] = parts_schema();
   return run;
 }
 

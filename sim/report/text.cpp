@@ -37,8 +37,9 @@ void speed(std::string& out, const RunRecord& run) {
     out += fmt::format(
         "  jitter           sampled: each of the {} ranks has a speed of its own, none is folded\n",
         with_commas(r.engine.ranks));
-  out += fmt::format("  model TFLOPS     {} per GPU: MFU {} of {} {}\n", tflops(t.model),
-                     percent(ratio(t.model, t.peak)), tflops(t.peak), t.peak_dtype);
+  out += fmt::format("  model TFLOPS     {} per GPU: MFU {} of {} {}{}\n", tflops(t.model),
+                     percent(ratio(t.model, t.peak)), tflops(t.peak), t.peak_dtype,
+                     run.parts.empty() ? "" : ", the mean peak of the GPUs");
   out += fmt::format("  hardware TFLOPS  {} per GPU: HFU {}\n", tflops(t.hardware),
                      percent(ratio(t.hardware, t.peak)));
   const std::string split =
@@ -72,6 +73,38 @@ void breakdown(std::string& out, const Result& r) {
   out += "\n" + to_text(phases);
 }
 
+// What the slowest rank of each part does, and how full the fullest is.
+void parts(std::string& out, const RunRecord& run) {
+  Table table{{"part", "GPUs", "compute\ns", "straggler\nwait s", "step\ns", "reserved\npeak GiB",
+               "outside\nGiB", "capacity\nGiB"},
+              {}};
+  const std::size_t count = std::min(run.parts.size(), run.result.parts.size());
+  for (std::size_t p = 0; p < count; ++p) {
+    const PartResult& r = run.result.parts[p];
+    const auto spent = [&](Spent on) {
+      return run.result.out_of_memory()
+                 ? "-"
+                 : fmt::format("{:.4f}", seconds(r.breakdown[static_cast<std::size_t>(on)]));
+    };
+    const std::string step = run.result.out_of_memory() ? "-" : fmt::format("{:.4f}", seconds(r.step_time));
+    table.rows.push_back({run.parts[p].topology, fmt::format("{} x {}", run.parts[p].gpus, run.parts[p].gpu),
+                          spent(Spent::compute), spent(Spent::straggler_wait), step,
+                          gib_text(r.memory.peak_reserved), gib_text(r.memory.outside_allocator),
+                          gib_text(r.memory.capacity)});
+  }
+  if (count > 1) out += "\n" + to_text(table);
+}
+
+// "rank 8, on v100-sxm-16gb of dgx1-v100-16gb"
+std::string rank_text(const RunRecord& run, Rank rank) {
+  std::int64_t first = 0;
+  for (const RecordedPart& part : run.parts) {
+    first += part.gpus;
+    if (rank.index < first) return fmt::format("rank {}, on {} of {}", rank.index, part.gpu, part.topology);
+  }
+  return fmt::format("rank {}", rank.index);
+}
+
 void communication(std::string& out, const Result& r) {
   Table table{{"communication", "calls", "GB", "busy s", "exposed s", "bus GB/s"}, {}};
   for (int k = 0; k < collective_kinds; ++k) {
@@ -87,7 +120,9 @@ void communication(std::string& out, const Result& r) {
 
 void memory(std::string& out, const RunRecord& run) {
   const Memory& m = run.result.memory;
-  Table table{{"memory of a GPU", "GiB", "bytes per parameter"}, {}};
+  Table table{{run.parts.empty() ? "memory of a GPU" : "memory of " + rank_text(run, m.rank), "GiB",
+               "bytes per parameter"},
+              {}};
   const auto row = [&](std::string what, Bytes bytes) {
     table.rows.push_back(
         {std::move(what), gib_text(bytes),
@@ -126,6 +161,7 @@ void out_of_memory(std::string& out, const RunRecord& run) {
   out += fmt::format("  status           OUT OF MEMORY{}\n", oom.on_host ? " ON THE HOST" : "");
   out += fmt::format("  where            {}, {} after the start on the host's clock\n", oom_place(oom),
                      seconds_text(oom.at));
+  if (!run.parts.empty()) out += fmt::format("  GPU              {}\n", rank_text(run, oom.rank));
   if (oom.on_host) {
     out +=
         fmt::format("  allocating       {} ({}): {} GiB requested, {} GiB of this GPU's share free\n",
@@ -151,6 +187,7 @@ void out_of_memory(std::string& out, const RunRecord& run) {
     largest.rows.push_back({l.tensor, with_spaces(name(l.category)), gib_text(l.bytes)});
   out += "\n" + to_text(largest);
   memory(out, run);
+  parts(out, run);
   measured(out, run);
   if (run.advice) out += "\n" + to_text(*run.advice);
 }
@@ -250,6 +287,7 @@ std::string to_text(const RunRecord& run) {
   breakdown(out, run.result);
   communication(out, run.result);
   memory(out, run);
+  parts(out, run);
   measured(out, run);
   return out;
 }

@@ -34,10 +34,18 @@ struct FlopAccount {
   Flop model, hardware, executed;
 };
 
+// What a part of a mixed cluster is.
+struct RecordedPart {
+  std::string topology, gpu;
+  std::int64_t gpus = 0;
+  FlopRate peak;  // dense, of the format of the matrix products
+};
+
 struct RunRecord {
   std::string model, topology, gpu, generation, stack, stack_versions, strategy, precision;
   std::int64_t parameters = 0;
   std::int64_t gpus = 0, micro_batch = 0, grad_accum = 0;
+  std::vector<RecordedPart> parts;  // of a mixed cluster, in the order of the ranks
   std::int64_t global_batch = 0, global_batch_tokens = 0;
   bool encoder_decoder = false;
   std::vector<RecordedValue> values;
@@ -52,5 +60,7 @@ struct RunRecord {
 
 // One line: "t5-11b on 512 x a100-sxm-80gb (a100-80gb-roce-2000), fsdp F=512, bf16-mixed, micro-batch 8".
 std::string title(const RunRecord& run);
+std::string gpus_text(
+    const RunRecord& run);  // "512 x a100-sxm-80gb", "8 x v100-sxm-16gb + 8 x a100-sxm-40gb"
 
 }  // namespace shardsim

@@ -62,7 +62,15 @@ struct Memory {
   ByCategory at_peak{};  // sums to peak_allocated
   std::int64_t alloc_retries = 0;
   Bytes peak_host;  // of the node's memory, for this GPU
-  Rank rank;        // with the highest reserved peak; the figures are its own
+  Rank rank;        // with the highest reserved peak, as a share of its capacity; the figures are its own
+};
+
+// One part of a mixed cluster.
+struct PartResult {
+  Rank slowest;           // of the part
+  Time step_time;         // of the last step, on that rank
+  Breakdown breakdown{};  // of that step: where the fast parts wait
+  Memory memory;          // of the fullest rank of the part
 };
 
 struct OutOfMemory {
@@ -123,6 +131,7 @@ struct Result {
   std::array<Communication, collective_kinds> communication{};  // of the last step
   std::vector<Phase> phases;
   Memory memory;
+  std::vector<PartResult> parts;  // in the order of their ranks; none if all GPUs are of one part
   std::optional<OutOfMemory> oom;
   Flop executed;  // by one rank in a step
   Throughput throughput;

@@ -95,8 +95,9 @@ constexpr KeySpec table[] = {
     text_key("overlay", "a file of constants that replace those of GPU, stack, transport and topology"),
     int_key("cluster.gpus", 1, 4194304,
             "GPUs of the job; nodes are filled whole unless they are fewer than a node"),
-    text_key("cluster.part[].topology", "!part of a mixed cluster"),
-    int_key("cluster.part[].gpus", 1, 4194304, "!part of a mixed cluster"),
+    text_key("cluster.part[].topology",
+             "nodes of a part of a mixed cluster: a name in topologies/, a path, or a table"),
+    int_key("cluster.part[].gpus", 1, 4194304, "GPUs of the part; ranks follow each other part by part"),
 
     int_key("training.micro_batch", 1, 1e7, "sequences per GPU and micro-step"),
     int_key("training.grad_accum", 1, 65536, "micro-steps per step"),
@@ -250,6 +251,13 @@ std::string without_indices(std::string_view key) {
   return out;
 }
 
+// The tables of parts have the keys of the one topology of other clusters.
+std::string in_key_table(std::string_view key) {
+  std::string plain = without_indices(key);
+  constexpr std::string_view part = "cluster.part[].";
+  return plain.starts_with(std::string(part) + "topology.") ? plain.substr(part.size()) : plain;
+}
+
 std::string first_below(const std::string& name) {
   for (const KeySpec& spec : table)
     if (spec.key.starts_with(name + ".")) return std::string(spec.key.substr(name.size() + 1));
@@ -341,7 +349,7 @@ bool has_option(std::string_view strategy_kind, std::string_view key) {
 std::span<const KeySpec> keys() { return table; }
 
 const KeySpec& key_spec(std::string_view key, const Place& place) {
-  const std::string plain = without_indices(key);
+  const std::string plain = in_key_table(key);
   for (const KeySpec& spec : table) {
     if (!spec.meaning.starts_with('!')) {
       if (spec.key == plain) return spec;
@@ -353,10 +361,10 @@ const KeySpec& key_spec(std::string_view key, const Place& place) {
 }
 
 void check_table(std::string_view name, const Place& place) {
-  const std::string prefix = without_indices(name) + ".";
+  const std::string prefix = in_key_table(name) + ".";
   if (std::none_of(std::begin(table), std::end(table),
                    [&](const KeySpec& spec) { return spec.key.starts_with(prefix); }))
-    unknown(without_indices(name), place);
+    unknown(in_key_table(name), place);
 }
 
 std::vector<std::string> built_choices(const KeySpec& spec) {

@@ -1,8 +1,15 @@
 #include <filesystem>
+#include <set>
 
 #include "sim/scenario/resolver.h"
 
 namespace shardsim {
+namespace {
+
+constexpr int parts_max = 64;
+constexpr std::int64_t gpus_max = 4194304;
+
+}  // namespace
 
 Scenario Resolver::run() {
   s_.gpus = 0;
@@ -42,36 +49,111 @@ void Resolver::read_overlay() {
 
 // A name stands for the keys of its file; explicit keys of the scenario win over them.
 void Resolver::read_library_tables() {
-  for (const auto& [key, kind] : {std::pair("model", "models"), std::pair("topology", "topologies")}) {
-    if (const Setting* named = settings_.find(key)) {
-      const std::string path = library_.find(kind, std::get<std::string>(named->value), named->origin.place);
-      if (path == settings_.scenario.source)
-        fail(key, fmt::format("{} = \"{}\" is this very file", key, path));
-      add_library_file(settings_, path, key);
-      if (key == std::string_view("topology"))
-        for (const Overlay& overlay : overlays_.overlays)
-          add_topology_overlay(settings_, overlay, std::filesystem::path(path).stem().string());
-    } else if (!settings_.has_table(key)) {
-      const std::vector<std::string> known = library_.names(kind);
-      std::string list;
-      for (const std::string& name : known) list += (list.empty() ? "; known: " : ", ") + name;
-      fail(key, fmt::format("the scenario needs a \"{}\"{}", key, list));
-    }
+  read_library_table("model", "models");
+  const int count = parts();
+  if (count > parts_max)
+    fail(part_key(parts_max), fmt::format("{} parts are more than {}", count, parts_max));
+  for (int p = 0; p < count; ++p) read_library_table(part_key(p) + ".topology", "topologies");
+  if (count == 0 || given("topology")) read_library_table("topology", "topologies");
+  settle_tables_of_parts();
+}
+
+void Resolver::read_library_table(const std::string& key, std::string_view kind) {
+  if (const Setting* named = settings_.find(key)) {
+    const std::string path = library_.find(kind, std::get<std::string>(named->value), named->origin.place);
+    if (path == settings_.scenario.source) fail(key, fmt::format("{} = \"{}\" is this very file", key, path));
+    add_library_file(settings_, path, key);
+    if (key.ends_with("topology"))
+      for (const Overlay& overlay : overlays_.overlays)
+        add_topology_overlay(settings_, overlay, std::filesystem::path(path).stem().string(), key);
+  } else if (!settings_.has_table(key)) {
+    const std::vector<std::string> known = library_.names(kind);
+    std::string list;
+    for (const std::string& name : known) list += (list.empty() ? "; known: " : ", ") + name;
+    const std::size_t dot = key.rfind('.');
+    fail(key, dot == std::string::npos
+                  ? fmt::format("the scenario needs a \"{}\"{}", key, list)
+                  : fmt::format("{} needs a \"{}\"{}", key.substr(0, dot), key.substr(dot + 1), list));
   }
 }
 
+// In a mixed cluster, the parts say what nodes there are, and the one topology says what joins them: its own
+// fabric, else that of the first part.
+void Resolver::settle_tables_of_parts() {
+  const auto explicit_key = [&](const std::string& prefix) -> const std::string* {
+    for (const auto& [key, setting] : settings_.all())
+      if (key.starts_with(prefix) && setting.origin.kind > Origin::Kind::library) return &key;
+    return nullptr;
+  };
+  const int count = parts();
+  std::set<std::string> known;
+  for (int p = 0; p < count; ++p) known.insert(part_key(p));
+  for (const auto& [key, setting] : settings_.all())
+    if (const std::string part = key.substr(0, key.find('.', std::string_view("cluster.").size()));
+        part.starts_with("cluster.part[") && !known.contains(part))
+      fail(key, fmt::format("there is no {} before {}", part_key(count), part));
+  if (count == 0) return;
+  if (const std::string* key = explicit_key("topology.node"))
+    fail(*key, fmt::format("nodes of a mixed cluster are those of its parts; {} is expected",
+                           part_key(0) + "." + *key));
+  settings_.drop("topology.node");
+  if (given("topology"))  // only its fabric counts
+    for (const char* key : {"topology.name", "topology.source"})
+      if (explicit_key(key) == nullptr) settings_.drop(key);
+  for (int p = 0; p < count; ++p) {
+    const std::string fabric = part_key(p) + ".topology.fabric";
+    if (const std::string* key = explicit_key(fabric);
+        key != nullptr && (p > 0 || given("topology") || settings_.has_table("topology.fabric")))
+      fail(*key, "the parts are joined by one fabric, that of \"topology\", or of the first part");
+    if (p == 0 && !given("topology"))
+      for (const auto& [key, setting] : std::map(settings_.all()))
+        if (key.starts_with(fabric + "."))
+          settings_.set(key.substr(key.find("topology")), setting.value, setting.origin);
+    settings_.drop(fabric);
+  }
+  if (const Setting* first = settings_.find(part_key(0) + ".topology"))
+    text("topology", std::get<std::string>(first->value), "the fabric of the first part");
+}
+
+void Resolver::check_nodes_are_filled(const std::string& key, std::int64_t gpus,
+                                      const TopologySpec& t) const {
+  const std::int64_t node = t.node.gpus;
+  if (gpus > node && gpus % node != 0)
+    fail(key, fmt::format("{} GPUs do not fill nodes of {}; {} or {} do", gpus, node, gpus / node * node,
+                          (gpus / node + 1) * node));
+  if (gpus > node && t.node.nics == 0)
+    fail(key, fmt::format("{} GPUs need several nodes, but the nodes of \"{}\" have no NICs", gpus, t.name));
+}
+
+void Resolver::read_parts() {
+  std::int64_t sum = 0;
+  std::string terms;
+  for (std::size_t p = 0; p < s_.parts.size(); ++p) {
+    ClusterPart& part = s_.parts[p];
+    const std::string name = part_key(static_cast<int>(p)), key = name + ".gpus";
+    part.gpus = required_int(key, name);
+    check_nodes_are_filled(key, part.gpus, part.topology);
+    if (s_.parts.size() > 1 && part.topology.node.nics == 0)
+      fail(name + ".topology", fmt::format("a network joins the parts, but the nodes of \"{}\" have no NICs",
+                                           part.topology.name));
+    sum += part.gpus;
+    terms += (p == 0 ? "" : " + ") + fmt::format("{}", part.gpus);
+  }
+  if (sum > gpus_max)
+    fail("cluster.part[0].gpus", fmt::format("{} = {} GPUs are more than {}", terms, sum, gpus_max));
+  s_.gpus = integer("cluster.gpus", sum, "the sum of the parts");
+  if (s_.gpus != sum)
+    fail("cluster.gpus", fmt::format("cluster.gpus is {}, but the parts have {} = {}", s_.gpus, terms, sum));
+}
+
 void Resolver::read_cluster() {
+  if (!s_.parts.empty()) return read_parts();
   const std::int64_t node = s_.topology.node.gpus;
   if (node == 1 && s_.topology.node.nics == 0)
     s_.gpus = integer("cluster.gpus", 1, "the topology has one");
   else
     s_.gpus = required_int("cluster.gpus", "[cluster]");
-  if (s_.gpus > node && s_.gpus % node != 0)
-    fail("cluster.gpus", fmt::format("{} GPUs do not fill nodes of {}; {} or {} do", s_.gpus, node,
-                                     s_.gpus / node * node, (s_.gpus / node + 1) * node));
-  if (s_.gpus > node && s_.topology.node.nics == 0)
-    fail("cluster.gpus", fmt::format("{} GPUs need several nodes, but the nodes of \"{}\" have no NICs",
-                                     s_.gpus, s_.topology.name));
+  check_nodes_are_filled("cluster.gpus", s_.gpus, s_.topology);
 }
 
 void Resolver::read_what_ifs() {
@@ -143,8 +225,7 @@ void Resolver::collect_values() {
     s_.values.push_back({key, setting.value, to_string(setting.origin)});
     if (key != "overlay") hashed(key, setting.value);  // what it changes counts, not where it stands
   };
-  for (const KeySpec& spec : keys()) {
-    const std::string key(spec.key);
+  const auto add_all = [&](const std::string& key) {
     if (const std::size_t list = key.find("[]"); list != std::string::npos) {
       for (int i = 0; i < settings_.list_size(key.substr(0, list)); ++i) {
         const std::string element = key.substr(0, list) + fmt::format("[{}]", i) + key.substr(list + 2);
@@ -153,6 +234,16 @@ void Resolver::collect_values() {
     } else if (const auto found = all.find(key); found != all.end()) {
       add(key, found->second);
     }
+  };
+  for (const KeySpec& spec : keys()) {
+    if (spec.key != "cluster.part[].topology") {
+      add_all(std::string(spec.key));
+      continue;
+    }
+    for (int p = 0, count = parts(); p < count; ++p)
+      for (const KeySpec& of_topology : keys())
+        if (of_topology.key.starts_with("topology"))
+          add_all(part_key(p) + "." + std::string(of_topology.key));
   }
   for (const OverlaidConstant& c : overlays_.in_force) {
     s_.values.push_back({"overlay." + c.key, c.value,

@@ -190,12 +190,28 @@ std::int64_t Resolver::reshard_ranks(std::int64_t factor) {
   return ranks;
 }
 
+std::int64_t Resolver::ranks_of_a_node() const {
+  if (s_.parts.empty()) return std::min<std::int64_t>(s_.gpus, s_.topology.node.gpus);
+  const auto ranks = [](const ClusterPart& p) {
+    return std::min<std::int64_t>(p.gpus, p.topology.node.gpus);
+  };
+  const std::int64_t first = ranks(s_.parts.front());
+  for (std::size_t p = 1; p < s_.parts.size(); ++p)
+    if (ranks(s_.parts[p]) != first)
+      fail(
+          "strategy.sharding_factor",
+          fmt::format("\"node\" is {} ranks on cluster.part[0] and {} on cluster.part[{}]; a number of ranks "
+                      "is expected",
+                      first, ranks(s_.parts[p]), p));
+  return first;
+}
+
 std::int64_t Resolver::sharding_factor() {
   const std::string key = "strategy.sharding_factor";
   if (!given(key)) return get<std::int64_t>(key, s_.gpus, "full sharding");
   const Scalar& value = settings_.find(key)->value;
   if (const auto* name = std::get_if<std::string>(&value))
-    return *name == "full" ? s_.gpus : std::min<std::int64_t>(s_.gpus, s_.topology.node.gpus);
+    return *name == "full" ? s_.gpus : ranks_of_a_node();
   const std::int64_t factor = std::get<std::int64_t>(value);
   if (factor < 1 || s_.gpus % factor != 0) {
     std::int64_t below = std::min(factor, s_.gpus), above = below;

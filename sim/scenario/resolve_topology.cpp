@@ -15,44 +15,62 @@ bool is_gpu(const std::string& device, int gpus) {
 }  // namespace
 
 void Resolver::read_topology() {
-  TopologySpec& t = s_.topology;
-  constexpr std::string_view what = "the topology";
-  t.name = text("topology.name", "inline", "a topology without a name");
-  t.source = text("topology.source", "", "none given");
-  t.gpu = required<std::string>("topology.node.gpu", what);
-  s_.gpu =
-      read_gpu(library_.find("topologies/gpus", t.gpu, settings_.place("topology.node.gpu")), &overlays_);
-
-  NodeSpec& node = t.node;
-  node.gpus = static_cast<int>(required_int("topology.node.gpus", what));
-  node.gpus_place = settings_.place("topology.node.gpus");
-  if (node.gpus == 1) text("topology.node.intra", "nvswitch", "a single GPU has no links");
-  node.intra = parse(required<std::string>("topology.node.intra", what),
-                     {Intra::nvswitch, Intra::hybrid_cube_mesh, Intra::pcie, Intra::links});
-  if (node.intra == Intra::hybrid_cube_mesh && node.gpus != 8)
-    fail("topology.node.gpus", fmt::format("a hybrid cube mesh has 8 GPUs, not {}", node.gpus));
-  read_links(node);
-  node.gpus_per_pcie_switch =
-      static_cast<int>(integer("topology.node.gpus_per_pcie_switch", 2, "as in DGX nodes"));
-  node.nics = static_cast<int>(integer("topology.node.nics", 0, "no network"));
-  if (node.nics > 0) read_network(t);
-  node.host_memory = {std::llround(
-      number("topology.node.host_memory_gib", 128.0 * node.gpus, "an estimate: 128 GiB per GPU") *
-      1073741824.0)};
-  node.host_bandwidth = from_gb_per_s(number("topology.node.host_memory_gb_per_s", 100,
-                                             "an estimate: half of what two sockets' DDR4 can do"));
-  make_node_shape(node, s_.gpu);  // complains about links that do not connect
-}
-
-void Resolver::read_links(NodeSpec& node) {
-  const int links = settings_.list_size("topology.node.link");
-  if (node.intra != Intra::links) {
-    if (links > 0) fail("topology.node.intra", "[[node.link]] needs intra = \"links\"");
+  if (parts() == 0) {
+    read_nodes("topology", s_.topology, s_.gpu);
+    if (s_.topology.node.nics > 0) read_fabric();
     return;
   }
-  if (links == 0) fail("topology.node.intra", "intra = \"links\" needs [[node.link]] entries");
+  std::string names;
+  bool network = false;
+  for (int p = 0, count = parts(); p < count; ++p) {
+    ClusterPart& part = s_.parts.emplace_back();
+    read_nodes(part_key(p) + ".topology", part.topology, part.gpu);
+    names += (p == 0 ? "" : " + ") + part.topology.name;
+    network = network || part.topology.node.nics > 0;
+  }
+  s_.topology = s_.parts.front().topology;
+  s_.topology.name = text("topology.name", names, "the names of the parts");
+  s_.gpu = s_.parts.front().gpu;
+  if (network) read_fabric();
+}
+
+void Resolver::read_nodes(const std::string& prefix, TopologySpec& t, Gpu& gpu) {
+  constexpr std::string_view what = "the topology";
+  const auto key = [&](const char* leaf) { return prefix + "." + leaf; };
+  t.name = text(key("name"), "inline", "a topology without a name");
+  t.source = text(key("source"), "", "none given");
+  t.gpu = required<std::string>(key("node.gpu"), what);
+  gpu = read_gpu(library_.find("topologies/gpus", t.gpu, settings_.place(key("node.gpu"))), &overlays_);
+
+  NodeSpec& node = t.node;
+  node.gpus = static_cast<int>(required_int(key("node.gpus"), what));
+  node.gpus_place = settings_.place(key("node.gpus"));
+  if (node.gpus == 1) text(key("node.intra"), "nvswitch", "a single GPU has no links");
+  node.intra = parse(required<std::string>(key("node.intra"), what),
+                     {Intra::nvswitch, Intra::hybrid_cube_mesh, Intra::pcie, Intra::links});
+  if (node.intra == Intra::hybrid_cube_mesh && node.gpus != 8)
+    fail(key("node.gpus"), fmt::format("a hybrid cube mesh has 8 GPUs, not {}", node.gpus));
+  read_links(prefix, node);
+  node.gpus_per_pcie_switch =
+      static_cast<int>(integer(key("node.gpus_per_pcie_switch"), 2, "as in DGX nodes"));
+  node.nics = static_cast<int>(integer(key("node.nics"), 0, "no network"));
+  if (node.nics > 0) read_network(prefix, node);
+  node.host_memory = {std::llround(
+      number(key("node.host_memory_gib"), 128.0 * node.gpus, "an estimate: 128 GiB per GPU") * 1073741824.0)};
+  node.host_bandwidth = from_gb_per_s(
+      number(key("node.host_memory_gb_per_s"), 100, "an estimate: half of what two sockets' DDR4 can do"));
+  make_node_shape(node, gpu);  // complains about links that do not connect
+}
+
+void Resolver::read_links(const std::string& topology, NodeSpec& node) {
+  const int links = settings_.list_size(topology + ".node.link");
+  if (node.intra != Intra::links) {
+    if (links > 0) fail(topology + ".node.intra", "[[node.link]] needs intra = \"links\"");
+    return;
+  }
+  if (links == 0) fail(topology + ".node.intra", "intra = \"links\" needs [[node.link]] entries");
   for (int i = 0; i < links; ++i) {
-    const std::string prefix = fmt::format("topology.node.link[{}].", i);
+    const std::string prefix = fmt::format("{}.node.link[{}].", topology, i);
     ExplicitLink link{.a = required<std::string>(prefix + "a", "a link"),
                       .b = required<std::string>(prefix + "b", "a link"),
                       .bandwidth = from_gb_per_s(required<double>(prefix + "gb_per_s", "a link")),
@@ -65,13 +83,15 @@ void Resolver::read_links(NodeSpec& node) {
   }
 }
 
-void Resolver::read_network(TopologySpec& t) {
-  NodeSpec& node = t.node;
-  node.nic = from_gb_per_s(required<double>("topology.node.nic_gbps", "a node with NICs") / 8);
+void Resolver::read_network(const std::string& topology, NodeSpec& node) {
+  node.nic = from_gb_per_s(required<double>(topology + ".node.nic_gbps", "a node with NICs") / 8);
   node.network_overhead =
-      from_microseconds(number("topology.node.network_overhead_us", 1.0, "an Intel host"));
-  node.transport = resolved_transport();
-  FabricSpec& fabric = t.fabric;
+      from_microseconds(number(topology + ".node.network_overhead_us", 1.0, "an Intel host"));
+  node.transport = resolved_transport(topology + ".node.transport");
+}
+
+void Resolver::read_fabric() {
+  FabricSpec& fabric = s_.topology.fabric;
   fabric.kind = parse(text("topology.fabric.kind", "single-switch", "one switch joins all nodes"),
                       {FabricKind::single_switch, FabricKind::fat_tree, FabricKind::rail_fat_tree});
   if (fabric.kind == FabricKind::single_switch) return;
@@ -82,8 +102,7 @@ void Resolver::read_network(TopologySpec& t) {
 
 // The constants of a named transport, those of a table, or those of a name (or of what a table is based on)
 // with some replaced.
-Transport Resolver::resolved_transport() {
-  const std::string prefix = "topology.node.transport";
+Transport Resolver::resolved_transport(const std::string& prefix) {
   constexpr std::string_view what = "a transport";
   const Setting* named = settings_.find(prefix);
   if (const Setting* base = settings_.find(prefix + ".based_on");

@@ -145,10 +145,14 @@ void Resolver::read_stack() {
   const std::string stack = text("training.stack", usual, reason);
   s_.stack = shardsim::read_stack(
       library_.find("topologies/stacks", stack, settings_.place("training.stack")), &overlays_);
-  s_.gpu.narrow_efficiency = s_.stack.narrow_efficiency;
-  for (std::optional<GemmProfile>& profile : s_.gpu.gemm)
-    if (profile)
-      profile->training_context *= s_.stack.gemm_efficiency[static_cast<std::size_t>(s_.gpu.architecture)];
+  const auto driven_by_stack = [&](Gpu& gpu) {
+    gpu.narrow_efficiency = s_.stack.narrow_efficiency;
+    for (std::optional<GemmProfile>& profile : gpu.gemm)
+      if (profile)
+        profile->training_context *= s_.stack.gemm_efficiency[static_cast<std::size_t>(gpu.architecture)];
+  };
+  driven_by_stack(s_.gpu);
+  for (ClusterPart& part : s_.parts) driven_by_stack(part.gpu);
   read_compile_scope(compile);
 }
 
@@ -168,7 +172,10 @@ void Resolver::read_compile_scope(bool compile) {
                     : CompileScope::blocks;
 }
 
-bool Resolver::has(DType t) const { return s_.gpu.profile(t).has_value(); }
+// On every GPU of the cluster.
+bool Resolver::has(DType t) const {
+  return gpu_without([&](const Gpu& gpu) { return gpu.profile(t).has_value(); }).empty();
+}
 
 void Resolver::read_precision() {
   struct Precision {
@@ -185,7 +192,9 @@ void Resolver::read_precision() {
                              {"bf16-pure", DType::bf16, DType::bf16, DType::bf16, true},
                              {"fp8-mixed", DType::fp8, DType::bf16, DType::bf16}};
   const std::string usual = has(DType::bf16) ? "bf16-mixed" : has(DType::fp16) ? "fp16-mixed" : "fp32";
-  s_.precision = text("training.precision", usual, fmt::format("what {} is fastest in", s_.gpu.name));
+  s_.precision = text("training.precision", usual,
+                      s_.parts.empty() ? fmt::format("what {} is fastest in", s_.gpu.name)
+                                       : "the fastest that the GPUs of all parts have");
   const Precision& p = *std::find_if(std::begin(known), std::end(known),
                                      [&](const auto& k) { return k.name == s_.precision; });
   if (!has(p.needs)) {
@@ -193,7 +202,9 @@ void Resolver::read_precision() {
     for (const Precision& k : known)
       if (has(k.needs)) legal += (legal.empty() ? "" : ", ") + k.name;
     fail("training.precision",
-         fmt::format("{} has no {} matrix units; legal here: {}", s_.gpu.name, name(p.needs), legal));
+         fmt::format("{} has no {} matrix units; legal here: {}",
+                     gpu_without([&](const Gpu& gpu) { return gpu.profile(p.needs).has_value(); }),
+                     name(p.needs), legal));
   }
   const bool mixed = p.compute != DType::fp32 && !p.pure;
   const std::string kind = text("strategy.kind", "fsdp", "the strategy for models of any size");
@@ -256,9 +267,11 @@ void Resolver::read_attention() {
     if (full_precision && kind != AttentionKind::mem_efficient)
       return fmt::format("\"{}\" attention computes in 16 bits; precision is \"{}\"", name(kind),
                          s_.precision);
-    if (std::none_of(s_.gpu.attention.begin(), s_.gpu.attention.end(),
-                     [&](const auto& p) { return p.kind == kind && p.full_precision == full_precision; }))
-      return fmt::format("\"{}\" attention does not run on {}", name(kind), s_.gpu.name);
+    const std::string without = gpu_without([&](const Gpu& gpu) {
+      return std::any_of(gpu.attention.begin(), gpu.attention.end(),
+                         [&](const auto& p) { return p.kind == kind && p.full_precision == full_precision; });
+    });
+    if (!without.empty()) return fmt::format("\"{}\" attention does not run on {}", name(kind), without);
     // csrc/flash_attn/flash_api.cpp of versions 1 and 2.
     const std::int64_t widest = kind == AttentionKind::flash    ? 128
                                 : kind == AttentionKind::flash2 ? 256

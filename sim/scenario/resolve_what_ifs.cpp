@@ -32,7 +32,8 @@ Resolver::Device Resolver::device(const std::string& key, const std::vector<std:
 }
 
 int Resolver::node_index(const std::string& key) const {
-  const std::int64_t nodes = (s_.gpus + s_.topology.node.gpus - 1) / s_.topology.node.gpus;
+  std::int64_t nodes = 0;
+  for (const Part& part : make_topology(s_).parts()) nodes += part.nodes;
   const std::int64_t node = std::get<std::int64_t>(settings_.find(key)->value);
   if (node >= nodes)
     fail(key, nodes == 1 ? fmt::format("node {} does not exist; the job has node 0 only", node)
@@ -55,9 +56,8 @@ std::vector<LinkId> Resolver::links_to_degrade(const Topology& topology, const s
   }
   if (!has_node) fail(key, fmt::format("{}{} needs a \"node\"", d.kind, d.number));
   const int node = node_index(prefix + "node");
-  const int count = d.kind == "gpu"
-                        ? static_cast<int>(std::min<std::int64_t>(s_.gpus, topology.gpus_per_node()))
-                        : topology.node().nics;
+  const int count =
+      d.kind == "gpu" ? topology.part_at_node(node).ranks_of_a_node() : topology.node(node).nics;
   if (d.number >= count)
     fail(key, fmt::format("node {} has no {}{}; {}", node, d.kind, d.number, up_to(d.kind, count)));
   if (d.kind == "nic") return links_of_nic(topology, node, d.number);
@@ -70,7 +70,7 @@ std::vector<LinkId> Resolver::links_to_degrade(const Topology& topology, const s
 void Resolver::read_degraded_links() {
   const int count = settings_.list_size("degraded_link");
   if (count == 0) return;
-  const Topology topology(s_.topology, s_.gpu, static_cast<int>(s_.gpus));
+  const Topology topology = make_topology(s_);
   for (int i = 0; i < count; ++i) {
     const std::string prefix = fmt::format("degraded_link[{}].", i);
     for (const LinkId link : links_to_degrade(topology, prefix)) {
@@ -88,7 +88,7 @@ std::vector<LinkId> Resolver::links_shared_with_others(const Topology& topology,
       fail(prefix + "leaf", "a background job is on the uplinks of a \"leaf\" or on a \"device\", not both");
     const Device d = device(prefix + "device", {"nic"});
     if (!given(prefix + "node")) fail(prefix + "device", fmt::format("nic{} needs a \"node\"", d.number));
-    const int node = node_index(prefix + "node"), nics = topology.node().nics;
+    const int node = node_index(prefix + "node"), nics = topology.node(node).nics;
     if (d.number >= nics)
       fail(prefix + "device", fmt::format("node {} has no nic{}; {}", node, d.number, up_to("nic", nics)));
     return links_of_nic(topology, node, d.number);
@@ -112,7 +112,7 @@ std::vector<LinkId> Resolver::links_shared_with_others(const Topology& topology,
 void Resolver::read_background_jobs() {
   const int count = settings_.list_size("background_job");
   if (count == 0) return;
-  const Topology topology(s_.topology, s_.gpu, static_cast<int>(s_.gpus));
+  const Topology topology = make_topology(s_);
   for (int i = 0; i < count; ++i) {
     const std::string prefix = fmt::format("background_job[{}].", i);
     const Bandwidth rate = from_gb_per_s(required<double>(prefix + "gb_per_s", "a background job"));

@@ -65,10 +65,26 @@ class Resolver {
     return *std::find_if(std::begin(values), std::end(values), [&](Enum v) { return name(v) == text; });
   }
 
+  // --- parts of a mixed cluster ---
+  int parts() const { return settings_.list_size("cluster.part"); }
+  static std::string part_key(int part) { return fmt::format("cluster.part[{}]", part); }
+  // What messages call the first GPU type that has not what `has` asks for; "" when all have it.
+  template <class Has>
+  std::string gpu_without(const Has& has) const {
+    if (s_.parts.empty()) return has(s_.gpu) ? "" : s_.gpu.name;
+    for (std::size_t p = 0; p < s_.parts.size(); ++p)
+      if (!has(s_.parts[p].gpu)) return fmt::format("{} of cluster.part[{}]", s_.parts[p].gpu.name, p);
+    return "";
+  }
+
   // --- resolve.cpp ---
   void read_overlay();
   void read_library_tables();
+  void read_library_table(const std::string& key, std::string_view kind);
+  void settle_tables_of_parts();
   void read_cluster();
+  void read_parts();
+  void check_nodes_are_filled(const std::string& key, std::int64_t gpus, const TopologySpec& t) const;
   void read_what_ifs();
   void read_jitter();
   void check_sizes() const;
@@ -94,9 +110,12 @@ class Resolver {
 
   // --- resolve_topology.cpp ---
   void read_topology();
-  void read_links(NodeSpec& node);
-  void read_network(TopologySpec& t);
-  Transport resolved_transport();
+  // The keys "prefix.…", without those of the fabric.
+  void read_nodes(const std::string& prefix, TopologySpec& t, Gpu& gpu);
+  void read_links(const std::string& prefix, NodeSpec& node);
+  void read_network(const std::string& prefix, NodeSpec& node);
+  void read_fabric();
+  Transport resolved_transport(const std::string& prefix);
 
   // --- resolve_training.cpp ---
   void read_workload();
@@ -129,6 +148,7 @@ class Resolver {
   bool fsdp_offload(std::int64_t factor, bool adds_on_host);
   std::int64_t reshard_ranks(std::int64_t factor);
   std::int64_t sharding_factor();
+  std::int64_t ranks_of_a_node() const;
 
   // --- resolve_allocator.cpp ---
   void read_allocator();

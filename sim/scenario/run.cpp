@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 
 #include "sim/model/family.h"
@@ -7,13 +8,25 @@
 namespace shardsim {
 namespace {
 
+// Over all GPUs.
+FlopRate mean_peak(const Scenario& scenario, DType format) {
+  FlopRate mean = scenario.gpu.profile(format)->peak;
+  std::int64_t gpus = 0;
+  for (const ClusterPart& part : scenario.parts) {
+    gpus += part.gpus;
+    const double share = static_cast<double>(part.gpus) / static_cast<double>(gpus);
+    mean.count += (part.gpu.profile(format)->peak.count - mean.count) * share;
+  }
+  return mean;
+}
+
 Throughput throughput(const Scenario& scenario, const Program& program, const Result& result) {
   const double step = seconds(result.step_time);
   const double samples_per_gpu = static_cast<double>(scenario.workload.micro_batch) *
                                  static_cast<double>(scenario.training.micro_batches);
   Throughput t;
   const DType format = scenario.workload.numerics.multiply;
-  t.peak = scenario.gpu.profile(format)->peak;
+  t.peak = mean_peak(scenario, format);
   t.peak_dtype = name(format);
   if (step == 0) return t;
   t.encoder_tokens_per_s_per_gpu = samples_per_gpu * static_cast<double>(scenario.workload.sequence) / step;
@@ -68,14 +81,37 @@ OpGraph graph_of(const Scenario& scenario) {
 }
 
 Program compile(const Scenario& scenario, const OpGraph& graph) {
-  const Framework framework{
-      .collectives_record_streams = scenario.stack.collectives_record_streams,
-      .cublas_workspace =
-          scenario.stack.cublas_workspace[static_cast<std::size_t>(scenario.gpu.architecture)]};
+  Framework framework{.collectives_record_streams = scenario.stack.collectives_record_streams,
+                      .cublas_workspace = {}};
+  for (const Gpu* gpu : gpu_types(scenario))
+    framework.cublas_workspace =
+        std::max(framework.cublas_workspace,
+                 scenario.stack.cublas_workspace[static_cast<std::size_t>(gpu->architecture)]);
   return compile(graph, scenario.training, framework, scenario.gpus, scenario.strategy);
 }
 
 }  // namespace
+
+std::vector<const Gpu*> gpu_types(const Scenario& scenario) {
+  std::vector<const Gpu*> types;
+  for (const ClusterPart& part : scenario.parts) types.push_back(&part.gpu);
+  if (types.empty()) types.push_back(&scenario.gpu);
+  return types;
+}
+
+Topology make_topology(const Scenario& scenario) {
+  if (scenario.parts.empty())
+    return {scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus), scenario.degraded_links};
+  std::vector<PartSpec> parts;
+  for (const ClusterPart& part : scenario.parts)
+    parts.push_back({part.topology.node, part.gpu, static_cast<int>(part.gpus)});
+  return {scenario.topology, parts, scenario.degraded_links};
+}
+
+Cluster make_cluster(const Scenario& scenario, const Topology& topology) {
+  return {topology,        scenario.gpu,        scenario.stack,  scenario.stragglers, scenario.allocator,
+          scenario.jitter, scenario.background, scenario.detail, gpu_types(scenario)};
+}
 
 Program compile(const Scenario& scenario) { return compile(scenario, graph_of(scenario)); }
 
@@ -83,10 +119,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const OpGraph graph = graph_of(scenario);
   const Program program = compile(scenario, graph);
-  const Topology topology(scenario.topology, scenario.gpu, static_cast<int>(scenario.gpus),
-                          scenario.degraded_links);
-  const Cluster cluster{topology,           scenario.gpu,    scenario.stack,      scenario.stragglers,
-                        scenario.allocator, scenario.jitter, scenario.background, scenario.detail};
+  const Topology topology = make_topology(scenario);
+  const Cluster cluster = make_cluster(scenario, topology);
   RunRecord record{.model = scenario.model.name,
                    .topology = scenario.topology.name,
                    .gpu = scenario.gpu.name,
@@ -99,6 +133,7 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
                    .gpus = scenario.gpus,
                    .micro_batch = scenario.workload.micro_batch,
                    .grad_accum = scenario.training.micro_batches,
+                   .parts = {},
                    .global_batch = scenario.global_batch,
                    .global_batch_tokens = scenario.global_batch_tokens,
                    .encoder_decoder = entry(scenario.model.family).encoder_decoder,
@@ -113,6 +148,9 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
                    .comparisons = {},
                    .advice = {},
                    .confidence = {}};
+  for (const ClusterPart& part : scenario.parts)
+    record.parts.push_back({part.topology.name, part.gpu.name, part.gpus,
+                            part.gpu.profile(scenario.workload.numerics.multiply)->peak});
   if (!record.result.out_of_memory()) record.result.throughput = throughput(scenario, program, record.result);
   record.flops = flops(scenario, graph, program, record.result.executed);
   record.comparisons = comparisons(scenario, record.result);

@@ -23,10 +23,18 @@
 
 namespace shardsim {
 
-struct Scenario {
-  ModelSpec model;
+// GPUs of a mixed cluster that are alike, in nodes of one kind.
+struct ClusterPart {
   TopologySpec topology;
   Gpu gpu;
+  std::int64_t gpus = 0;
+};
+
+struct Scenario {
+  ModelSpec model;
+  TopologySpec topology;           // of a mixed cluster: its fabric, and the nodes of the first part
+  Gpu gpu;                         // the first part's
+  std::vector<ClusterPart> parts;  // of a mixed cluster, in the order of the ranks; else none
   Stack stack;
   std::int64_t gpus = 0;
   Workload workload;
@@ -61,7 +69,13 @@ struct RunOptions {
 // The whole chain: op graph, program, simulation, and the throughput that follows.
 RunRecord run(const Scenario& scenario, const RunOptions& options = {});
 
-// The program a scenario compiles to.
+// What it runs on. The cluster refers to the scenario and the topology.
+Topology make_topology(const Scenario& scenario);
+Cluster make_cluster(const Scenario& scenario, const Topology& topology);
+std::vector<const Gpu*> gpu_types(const Scenario& scenario);  // of each part; at least one
+
+// The program a scenario compiles to. One for all ranks: tensors whose size depends on the GPU (cuBLAS'
+// workspace) have the largest on every part.
 Program compile(const Scenario& scenario);
 
 }  // namespace shardsim

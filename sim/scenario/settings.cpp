@@ -219,6 +219,11 @@ ScenarioFile from_table(const toml::table& document, const std::string& name) {
 
 }  // namespace
 
+bool may_be_a_table(std::string_view key) {
+  return key == "model" || key == "topology" || key.ends_with(".topology") ||
+         key.ends_with("topology.node.transport");
+}
+
 std::string to_string(const Origin& origin) {
   if (origin.kind == Origin::Kind::fallback) return "default: " + origin.reason;
   return to_string(origin.place);
@@ -226,23 +231,25 @@ std::string to_string(const Origin& origin) {
 
 void Settings::set(const std::string& key, const Scalar& value, const Origin& origin) {
   const Scalar legal = checked(key_spec(key, origin.place), value, origin.place);
-  for (const char* named : {"model", "topology", "topology.node.transport"}) {
-    const std::string prefix = std::string(named) + ".";
-    if (key == named)
-      std::erase_if(values_, [&](const auto& v) {
-        return v.first.starts_with(prefix) && v.second.origin.kind < origin.kind;
-      });
-  }
+  if (may_be_a_table(key))
+    std::erase_if(values_, [&](const auto& v) {
+      return v.first.starts_with(key + ".") && v.second.origin.kind < origin.kind;
+    });
   // A library file is read after the scenario that names another transport than it.
-  const Setting* transport = find("topology.node.transport");
-  if (transport != nullptr && transport->origin.kind > origin.kind && origin.kind == Origin::Kind::library &&
-      key.starts_with("topology.node.transport."))
-    return;
+  const std::size_t in_transport = key.find("topology.node.transport.");
+  if (in_transport != std::string::npos && origin.kind == Origin::Kind::library)
+    if (const Setting* transport = find(key.substr(0, key.rfind('.')));
+        transport != nullptr && transport->origin.kind > origin.kind)
+      return;
   const auto found = values_.find(key);
   if (found == values_.end())
     values_.emplace(key, Setting{legal, origin});
   else if (found->second.origin.kind <= origin.kind)
     found->second = {legal, origin};
+}
+
+void Settings::drop(const std::string& key) {
+  std::erase_if(values_, [&](const auto& v) { return v.first == key || v.first.starts_with(key + "."); });
 }
 
 const Setting* Settings::find(const std::string& key) const {
@@ -338,9 +345,10 @@ void add_library_file(Settings& settings, const std::string& path, const std::st
   });
 }
 
-void add_topology_overlay(Settings& settings, const Overlay& overlay, const std::string& topology) {
+void add_topology_overlay(Settings& settings, const Overlay& overlay, const std::string& topology,
+                          const std::string& prefix) {
   for (const toml::table& constants : overlay_tables(overlay, "topology", topology))
-    flatten(constants, "topology", overlay.file,
+    flatten(constants, prefix, overlay.file,
             [&](const std::string& key, const Scalar& value, const Place& place) {
               settings.set(key, value, {Origin::Kind::overlay, place, {}});
             });

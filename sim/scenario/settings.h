@@ -27,6 +27,9 @@ struct Origin {
 };
 std::string to_string(const Origin& origin);  // "scenario.toml:5:8", "default: the model's"
 
+// Keys of text that names a file or gives way to a table with its contents.
+bool may_be_a_table(std::string_view key);
+
 struct Setting {
   Scalar value;
   Origin origin;
@@ -35,9 +38,10 @@ struct Setting {
 // Only legal, typed values get in: set() throws InputError for unknown keys and illegal values.
 class Settings {
  public:
-  // Replaces what the key had, unless that has a stronger origin. A name for "model" or "topology" from a
+  // Replaces what the key had, unless that has a stronger origin. A name for a model or topology from a
   // stronger origin drops the table that was given before, and the other way round.
   void set(const std::string& key, const Scalar& value, const Origin& origin);
+  void drop(const std::string& key);  // and its table, all keys "key.…"
   const Setting* find(const std::string& key) const;
   bool has(const std::string& key) const { return find(key) != nullptr; }
   bool has_table(const std::string& prefix) const;  // any key "prefix.…"
@@ -94,6 +98,7 @@ SweepAxis read_axis_text(const std::string& key, const std::string& text, const 
 // The keys of a model or topology file, under `prefix` ("model"), with origin `library`.
 void add_library_file(Settings& settings, const std::string& path, const std::string& prefix);
 // The constants of an overlay for a topology, with origin `overlay`.
-void add_topology_overlay(Settings& settings, const Overlay& overlay, const std::string& topology);
+void add_topology_overlay(Settings& settings, const Overlay& overlay, const std::string& topology,
+                          const std::string& prefix);
 
 }  // namespace shardsim

@@ -57,7 +57,11 @@ bool same_memory(const Memory& a, const Memory& b) {
 
 bool alike(const Result& a, const Result& b) {
   return a.steady && b.steady && !a.out_of_memory() && !b.out_of_memory() && a.steps == b.steps &&
-         a.slowest == b.slowest && a.phases.size() == b.phases.size() && same_memory(a.memory, b.memory);
+         a.slowest == b.slowest && a.phases.size() == b.phases.size() && same_memory(a.memory, b.memory) &&
+         std::equal(a.parts.begin(), a.parts.end(), b.parts.begin(), b.parts.end(),
+                    [](const PartResult& p, const PartResult& q) {
+                      return p.slowest == q.slowest && same_memory(p.memory, q.memory);
+                    });
 }
 
 Section section_of_step(std::size_t step) {  // counted from 0
@@ -87,6 +91,12 @@ std::optional<Result> extrapolate_accumulation(const Program& program,
   result.step_time = on(a.step_time, b.step_time, c.step_time);
   for (std::size_t k = 0; k < c.breakdown.size(); ++k)
     result.breakdown[k] = on(a.breakdown[k], b.breakdown[k], c.breakdown[k]);
+  for (std::size_t p = 0; p < c.parts.size(); ++p) {
+    const PartResult &x = a.parts[p], &y = b.parts[p], &z = c.parts[p];
+    result.parts[p].step_time = on(x.step_time, y.step_time, z.step_time);
+    for (std::size_t k = 0; k < z.breakdown.size(); ++k)
+      result.parts[p].breakdown[k] = on(x.breakdown[k], y.breakdown[k], z.breakdown[k]);
+  }
   for (std::size_t k = 0; k < c.communication.size(); ++k) {
     const Communication &x = a.communication[k], &y = b.communication[k], &z = c.communication[k];
     result.communication[k] = {.count = on(x.count, y.count, z.count),

@@ -121,9 +121,9 @@ ChunkLevel::ChunkLevel(const Program& program, const Cluster& cluster, const Job
                        const std::vector<std::vector<Plan>>& planned)
     : job_(job),
       streams_(static_cast<int>(program.streams.size())),
-      pcie_(cluster.gpu.pcie),
       patterns_(job.communicators.size()) {
   const Topology& topology = cluster.topology;
+  for (int p = 0; p < static_cast<int>(topology.parts().size()); ++p) pcie_.push_back(cluster.gpu_of(p).pcie);
   std::vector<MessagePattern> patterns;
   const auto add = [&](MessagePattern pattern, TransferId transfer) {
     patterns.push_back(std::move(pattern));
@@ -153,7 +153,7 @@ ChunkLevel::ChunkLevel(const Program& program, const Cluster& cluster, const Job
     for (const RankClassId r : ids(job.ranks))
       for (int s = 0; s < streams_; ++s)
         for (const bool to_device : {false, true}) {
-          const NodeShape& node = topology.node();
+          const NodeShape& node = topology.node(topology.node_of(job.ranks[r].rank));
           const auto gpu = at(topology.local_gpu(job.ranks[r].rank));
           const LinkId link = topology.link(topology.node_of(job.ranks[r].rank),
                                             to_device ? node.pcie_in[gpu] : node.pcie_out[gpu]);
@@ -210,7 +210,7 @@ void ChunkLevel::copy(RankClassId r, int stream, bool to_device, Bytes bytes, Ti
   const PatternId pattern{first_copy_->index + 2 * (r.index * streams_ + stream) + (to_device ? 1 : 0)};
   network_->start(
       pattern,
-      {.messages = 1, .bytes = std::max(bytes, Bytes{1}), .chunk = slot, .pace = pcie_, .inside = {}}, now);
+      {.messages = 1, .bytes = std::max(bytes, Bytes{1}), .chunk = slot, .pace = pcie_[at(job_.ranks[r].part)], .inside = {}}, now);
 }
 
 std::span<const ChunkLevel::End> ChunkLevel::advance(std::optional<Time> until) {

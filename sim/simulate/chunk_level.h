@@ -65,7 +65,7 @@ class ChunkLevel {
 
   const Job& job_;
   int streams_;
-  Bandwidth pcie_;
+  std::vector<Bandwidth> pcie_;  // of the GPUs of each part
   IdVector<CommunicatorId, Patterns> patterns_;
   std::optional<PatternId> first_copy_;  // of rank, stream and direction
   std::vector<TransferId> transfer_of_;  // by pattern

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "sim/base/id.h"
+#include "sim/collective/plan.h"
 #include "sim/hardware/gpu.h"
 #include "sim/hardware/stack.h"
 #include "sim/memory/caching_allocator.h"
@@ -54,6 +56,15 @@ struct Cluster {
   Jitter jitter{};
   std::vector<BackgroundTraffic> background{};
   NetworkDetail detail = NetworkDetail::fluid;
+  std::vector<const Gpu*> gpu_of_part{};  // of each part of the topology; empty = `gpu` everywhere
+
+  const Gpu& gpu_of(int part) const {
+    return gpu_of_part.empty() ? gpu : *gpu_of_part[static_cast<std::size_t>(part)];
+  }
+  const Part& part(int index) const { return topology.parts()[static_cast<std::size_t>(index)]; }
 };
+
+// How collectives run in a group whose members are on these parts.
+CollectiveModel collective_model(const Cluster& cluster, std::span<const int> parts);
 
 }  // namespace shardsim

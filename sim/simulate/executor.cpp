@@ -20,9 +20,10 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // Context of the process, NCCL's code, and the buffers of each communicator.
 Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass& rank) {
-  Bytes total = cluster.gpu.context;
+  const Gpu& gpu = cluster.gpu_of(rank.part);
+  Bytes total = gpu.context;
   const Nccl& nccl = cluster.stack.nccl;
-  if (!rank.communicator.empty()) total += nccl.of(cluster.gpu.architecture).first_use;
+  if (!rank.communicator.empty()) total += nccl.of(gpu.architecture).first_use;
   for (const CommunicatorId c : rank.communicator)
     total += nccl.per_connection * nccl.connections * job.communicators[c].fabric.channels;
   return total;
@@ -38,23 +39,22 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
       timeline_(timeline),
       recorded_(recorded),
       causes_(causes),
-      clock_(program.kernels, cluster.gpu),
-      model_{cluster.stack.nccl, cluster.gpu.architecture, cluster.topology.spec().node.transport,
-             cluster.topology.spec().node.network_overhead},
       agenda_(static_cast<int>(job.ranks.size()) * (streams() + 1) +
               static_cast<int>(job.communicators.size())),
       network_(job.capacity,
                static_cast<int>(job.communicators.size() + job.ranks.size() * program.streams.size() +
                                 job.background.size())),
       copies_(job.ranks.size() * program.streams.size()) {
+  for (std::size_t part = 0; part < cluster.topology.parts().size(); ++part)
+    clocks_.emplace_back(program.kernels, cluster.gpu_of(static_cast<int>(part)));
   for (const RankClass& rank : job.ranks) {
     const Bytes outside = outside_allocator(cluster, job, rank);
-    ranks_.push_back(RankState{
-        .streams = std::vector<StreamState>(program.streams.size()),
-        .events = std::vector<EventState>(at(program.events)),
-        .allocator = CachingAllocator(cluster.gpu.memory - outside, streams(), cluster.allocator, outside),
-        .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live),
-        .on_host = IdVector<TensorId, char>(program.tensors.size(), 0)});
+    ranks_.push_back(RankState{.streams = std::vector<StreamState>(program.streams.size()),
+                               .events = std::vector<EventState>(at(program.events)),
+                               .allocator = CachingAllocator(cluster.gpu_of(rank.part).memory - outside,
+                                                             streams(), cluster.allocator, outside),
+                               .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live),
+                               .on_host = IdVector<TensorId, char>(program.tensors.size(), 0)});
   }
   for (std::size_t c = 0; c < job.communicators.size(); ++c)
     communicators_.push_back(
@@ -249,7 +249,7 @@ void Executor::begin_copy(RankClassId r, int s) {
   const RankClass& of = job_.ranks[r];
   copies_[at(transfer_of(r, s).index) - communicators_.size()] = {
       Wide{op.value} * picoseconds_per_second, now_, {}};
-  network_.start(transfer_of(r, s), 1, cluster_.gpu.pcie, to_device ? of.to_device : of.from_device);
+  network_.start(transfer_of(r, s), 1, gpu_of(r).pcie, to_device ? of.to_device : of.from_device);
   if (chunks_) chunks_->copy(r, s, to_device, Bytes{op.value}, now_);
 }
 
@@ -263,7 +263,7 @@ void Executor::finish_front(RankClassId r, int s) {
   if (causes_ != nullptr)
     causes_->end(
         r, s, now_,
-        kernel ? now_ - stream.began - clock_.pace({op.id}, {}, 1, job_.ranks[r].compute_scale) : Time{});
+        kernel ? now_ - stream.began - clocks_[at(job_.ranks[r].part)].pace({op.id}, {}, 1, job_.ranks[r].compute_scale) : Time{});
   stream.log.push(
       {.kind = kernel ? Activity::Kind::kernel : Activity::Kind::copy, .begin = stream.began, .end = now_});
   if (kernel) {
@@ -347,13 +347,13 @@ void Executor::ask_repace(RankClassId r) {
 void Executor::repace(RankClassId r) {
   RankState& rank = ranks_[r];
   rank.repace = false;
-  const Taken taken{.sms = std::min(rank.sms, cluster_.gpu.sms - 1),
-                    .hbm_ppm = hbm_taken_ppm(cluster_.gpu, rank.wire)};
+  const Gpu& gpu = gpu_of(r);
+  KernelClock& clock = clocks_[at(job_.ranks[r].part)];
+  const Taken taken{.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, rank.wire)};
   for (int s = 0; s < streams(); ++s) {
     StreamState& stream = rank.streams[at(s)];
     if (!stream.busy || stream.queue.front().kind != StreamOp::Kind::kernel) continue;
-    const Time pace =
-        clock_.pace({stream.queue.front().id}, taken, rank.running, job_.ranks[r].compute_scale);
+    const Time pace = clock.pace({stream.queue.front().id}, taken, rank.running, job_.ranks[r].compute_scale);
     if (!stream.paced) {
       stream.left = pace;
     } else {
@@ -373,7 +373,8 @@ void Executor::repace(RankClassId r) {
 const Plan& Executor::plan_of(CommunicatorId c, CollectiveId what) {
   std::optional<Plan>& known = communicators_[c].plans[what];
   const CollectiveOp& op = program_.collectives[what];
-  if (!known) known = plan(model_, job_.communicators[c].fabric, op.kind, op.bytes);
+  const Communicator& of = job_.communicators[c];
+  if (!known) known = plan(collective_model(cluster_, of.parts), of.fabric, op.kind, op.bytes);
   return *known;
 }
 
@@ -405,7 +406,10 @@ Bandwidth Executor::cap(CommunicatorId c) {
   const CommunicatorState& comm = communicators_[c];
   const Bandwidth full = plan_of(c, comm.what).cap;
   if (comm.computing == 0) return full;
-  const double slow = 1.0 - cluster_.gpu.interference.collective_slowdown;
+  double slowdown = 0;
+  for (const int p : job_.communicators[c].parts)
+    slowdown = std::max(slowdown, cluster_.gpu_of(p).interference.collective_slowdown);
+  const double slow = 1.0 - slowdown;
   return std::max(Bandwidth{1}, Bandwidth{std::llround(static_cast<double>(full.count) * slow)});
 }
 
@@ -623,15 +627,11 @@ bool Executor::execute(RankClassId r, const HostBusy& i) {
 bool Executor::execute(RankClassId r, const HostPass& i) {
   RankState& rank = ranks_[r];
   const Time begin = rank.host.clock;
-  rank.host.clock += i.traffic * ranks_of_a_node() / cluster_.topology.spec().node.host_bandwidth;
+  rank.host.clock += i.traffic * part_of(r).ranks_of_a_node() / part_of(r).spec.host_bandwidth;
   rank.account.host_was_busy(Spent::optimizer, begin, rank.host.clock);
   if (causes_ != nullptr)
     causes_->host_spent(r, Occurrence::Kind::optimizer_on_host, i.label, begin, rank.host.clock);
   return true;
-}
-
-int Executor::ranks_of_a_node() const {
-  return std::min(cluster_.topology.spec().node.gpus, cluster_.topology.gpus());
 }
 
 bool Executor::execute(RankClassId r, const MarkBegin& i) {
@@ -661,7 +661,7 @@ bool Executor::allocate_on_host(RankClassId r, TensorId id) {
   const Bytes before = rank.host_memory.held();
   rank.host_memory.allocate(tensor.bytes, tensor.space == MemorySpace::pinned);
   rank.on_host[id] = true;
-  if (rank.host_memory.held() * ranks_of_a_node() <= cluster_.topology.spec().node.host_memory) return true;
+  if (rank.host_memory.held() * part_of(r).ranks_of_a_node() <= part_of(r).spec.host_memory) return true;
   out_of_memory(r, id, rank.host_memory.held() - before);
   return false;
 }
@@ -806,7 +806,7 @@ void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
                   .live = rank.ledger.now(),
                   .largest_live = {}};
   if (on_host) {  // a rank's share of the node's memory
-    oom.limit = {cluster_.topology.spec().node.host_memory.count / ranks_of_a_node()};
+    oom.limit = {part_of(r).spec.host_memory.count / part_of(r).ranks_of_a_node()};
     oom.allocated = oom.reserved = rank.host_memory.held() - refused;
     oom.free = oom.limit - oom.allocated;
     oom.fragmented = {};

@@ -134,6 +134,8 @@ class Executor {
   Agent communicator_agent(CommunicatorId c) const {
     return {static_cast<std::int32_t>(ranks_.size()) * (streams() + 1) + c.index};
   }
+  const Gpu& gpu_of(RankClassId r) const { return cluster_.gpu_of(job_.ranks[r].part); }
+  const Part& part_of(RankClassId r) const { return cluster_.part(job_.ranks[r].part); }
   TransferId transfer_of(CommunicatorId c) const { return {c.index}; }
   TransferId transfer_of(RankClassId r, int s) const {
     return {static_cast<std::int32_t>(communicators_.size()) + r.index * streams() + s};
@@ -189,7 +191,6 @@ class Executor {
   bool execute(RankClassId r, const HostPass& i);
   bool execute(RankClassId r, const MarkBegin& i);
   bool execute(RankClassId r, const MarkEnd& i);
-  int ranks_of_a_node() const;
   bool allocate_on_host(RankClassId r, TensorId tensor);
   bool issue(RankClassId r, StreamId s, StreamOp op, Time cost);
   void push(RankClassId r, int s, StreamOp op);
@@ -209,8 +210,7 @@ class Executor {
   std::vector<Span>* timeline_;
   std::optional<RankClassId> recorded_;
   CausalLog* causes_;
-  KernelClock clock_;
-  CollectiveModel model_;
+  std::vector<KernelClock> clocks_;  // by part of the topology
   Agenda agenda_;
   Network network_;
   std::optional<ChunkLevel> chunks_;  // says when transfers end; network_ then only their average rates

@@ -16,6 +16,7 @@ struct Instance {
   GroupId group;
   std::vector<Rank> members;
   RingFabric fabric;
+  std::vector<int> parts;
 };
 
 // Numbers distinct keys 0, 1, ... by first appearance.
@@ -39,7 +40,8 @@ class Placement {
     for (const GroupId g : ids(program.groups))
       for (auto& group : members(program.mesh, program.groups[g].axis)) {
         RingFabric fabric = ring_fabric(topology_, group);
-        instances_.push_back({g, std::move(group), std::move(fabric)});
+        std::vector<int> parts = parts_of(group);
+        instances_.push_back({g, std::move(group), std::move(fabric), std::move(parts)});
       }
     find_links();
     background_.resize(links_.size());
@@ -60,8 +62,19 @@ class Placement {
   int link_vertex(std::size_t l) const { return ranks() + static_cast<int>(instances_.size() + l); }
   int vertices() const { return link_vertex(links_.size()); }
 
+  // Ascending, as the members are.
+  std::vector<int> parts_of(const std::vector<Rank>& group) const {
+    std::vector<int> parts;
+    for (int p = topology_.part_of(group.front()); p <= topology_.part_of(group.back()); ++p) {
+      const Part& part = topology_.parts()[at(p)];
+      const auto member = std::lower_bound(group.begin(), group.end(), Rank{part.first_rank});
+      if (member != group.end() && member->index < part.first_rank + part.gpus) parts.push_back(p);
+    }
+    return parts;
+  }
+
   LinkId copy_link(int rank, bool to_device) const {
-    const NodeShape& node = topology_.node();
+    const NodeShape& node = topology_.node(topology_.node_of({rank}));
     const auto gpu = at(topology_.local_gpu({rank}));
     return topology_.link(topology_.node_of({rank}), to_device ? node.pcie_in[gpu] : node.pcie_out[gpu]);
   }
@@ -88,14 +101,16 @@ class Placement {
     };  // labels beside group ids
     ColouredGraph g;
     Numbering<std::tuple<int, double>> rank_colour;
-    Numbering<std::tuple<int, int, int, int, bool, int, std::int64_t, std::int64_t>> instance_colour;
+    Numbering<std::tuple<int, std::vector<int>, int, int, int, bool, int, std::int64_t, std::int64_t>>
+        instance_colour;
     Numbering<std::pair<std::int64_t, Traffic>> link_colour;
     // Colours of the three kinds are kept apart by their remainder.
-    for (int r = 0; r < ranks(); ++r) g.colour.push_back(3 * rank_colour({0, scale_[at(r)]}));
+    for (int r = 0; r < ranks(); ++r)
+      g.colour.push_back(3 * rank_colour({topology_.part_of({r}), scale_[at(r)]}));
     for (const Instance& i : instances_) {
       const RingFabric& f = i.fabric;
       g.colour.push_back(
-          1 + 3 * instance_colour({i.group.index, f.ranks, f.nodes, f.ranks_per_node, f.many_leaves,
+          1 + 3 * instance_colour({i.group.index, i.parts, f.ranks, f.nodes, f.ranks_per_node, f.many_leaves,
                                    f.channels, f.node_rate.value_or(Bandwidth{}).count,
                                    f.network_rate.value_or(Bandwidth{}).count}));
     }
@@ -144,6 +159,7 @@ class Placement {
     for (int r = 0; r < ranks(); ++r) {
       if (enter(r, job.ranks.size())) {
         RankClass rank{.rank = {r},
+                       .part = topology_.part_of({r}),
                        .compute_scale = scale_[at(r)],
                        .communicator = {},
                        .to_device = {},
@@ -159,7 +175,11 @@ class Placement {
     for (std::size_t i = 0; i < instances_.size(); ++i) {
       const Instance& instance = instances_[i];
       if (enter(instance_vertex(i), job.communicators.size())) {
-        Communicator c{.group = instance.group, .fabric = instance.fabric, .members = {}, .links = {}};
+        Communicator c{.group = instance.group,
+                       .fabric = instance.fabric,
+                       .parts = instance.parts,
+                       .members = {},
+                       .links = {}};
         for (const Rank r : instance.members) c.members.push_back({class_of[at(colour[at(r.index)])]});
         std::sort(c.members.begin(), c.members.end());
         c.members.erase(std::unique(c.members.begin(), c.members.end()), c.members.end());

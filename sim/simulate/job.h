@@ -27,6 +27,7 @@ using CommunicatorId = Id<struct CommunicatorTag>;
 struct RankClass {
   Rank rank;  // the lowest of its members
   std::int64_t count = 0;
+  int part = 0;  // of the topology
   double compute_scale = 1.0;
   IdVector<GroupId, CommunicatorId> communicator;  // by group of the program
   std::vector<LinkShare> to_device, from_device;   // links of copies between host and GPU
@@ -37,6 +38,7 @@ struct Communicator {
   GroupId group;
   std::int64_t count = 0;
   RingFabric fabric;
+  std::vector<int> parts;  // of the topology that its members are on
   std::vector<RankClassId> members;
   std::array<std::vector<LinkShare>, link_loads> links;  // by LinkLoad: link classes; weights are channels
 };

@@ -17,19 +17,36 @@ Time duration(const RankState& rank, int step) {
   return rank.steps[s].end - rank.steps[s - 1].end;
 }
 
-// The lowest of the classes for which `measure` is largest.
-template <class Measure>
-RankClassId most(const IdVector<RankClassId, RankState>& ranks, const Measure& measure) {
-  RankClassId best{0};
-  for (const RankClassId r : ids(ranks))
-    if (measure(ranks[r]) > measure(ranks[best])) best = r;
-  return best;
+// The lowest of the classes for which nothing is `more`: of a part, or of all.
+template <class More>
+RankClassId most(const Job& job, const More& more, std::optional<int> part = {}) {
+  std::optional<RankClassId> best;
+  for (const RankClassId r : ids(job.ranks))
+    if ((!part || job.ranks[r].part == *part) && (!best || more(r, *best))) best = r;
+  return *best;
+}
+
+RankClassId slowest_of(const Job& job, const Executor& run, std::optional<int> part = {}) {
+  const auto time = [&](RankClassId r) { return duration(run.ranks()[r], run.steps_completed()); };
+  return most(
+      job, [&](RankClassId a, RankClassId b) { return time(a) > time(b); }, part);
+}
+
+// By the share of its GPU that a rank has reserved.
+RankClassId fullest_of(const Cluster& cluster, const Job& job, const Executor& run,
+                       std::optional<int> part = {}) {
+  const auto reserved = [&](RankClassId r) { return run.ranks()[r].allocator.stats().peak_reserved.count; };
+  const auto capacity = [&](RankClassId r) { return cluster.gpu_of(job.ranks[r].part).memory.count; };
+  const auto fuller = [&](RankClassId a, RankClassId b) {
+    return Wide{reserved(a)} * capacity(b) > Wide{reserved(b)} * capacity(a);
+  };
+  return most(job, fuller, part);
 }
 
 void describe_step(Result& result, const Program& program, const Job& job, const Executor& run) {
   const int step = run.steps_completed();
   if (step < 1) return;
-  const RankClassId slowest = most(run.ranks(), [&](const RankState& r) { return duration(r, step); });
+  const RankClassId slowest = slowest_of(job, run);
   const RankState& rank = run.ranks()[slowest];
   const StepRecord& record = rank.steps[static_cast<std::size_t>(step)];
   result.slowest = job.ranks[slowest].rank;
@@ -41,23 +58,34 @@ void describe_step(Result& result, const Program& program, const Job& job, const
     result.phases.push_back({program.labels[LabelId{label}], time});
 }
 
-RankClassId fullest_of(const Executor& run) {
-  return most(run.ranks(), [](const RankState& r) { return r.allocator.stats().peak_reserved; });
-}
-
-void describe_memory(Result& result, const Cluster& cluster, const Job& job, const Executor& run) {
-  const RankClassId fullest = fullest_of(run);
+Memory memory_of_rank(RankClassId fullest, const Cluster& cluster, const Job& job, const Executor& run) {
+  const Bytes capacity = cluster.gpu_of(job.ranks[fullest].part).memory;
   const RankState& rank = run.ranks()[fullest];
   const MemoryStats& stats = rank.allocator.stats();
-  result.memory = {.capacity = cluster.gpu.memory,
-                   .outside_allocator = cluster.gpu.memory - rank.allocator.capacity(),
-                   .peak_allocated = stats.peak_allocated,
-                   .peak_active = stats.peak_active,
-                   .peak_reserved = stats.peak_reserved,
-                   .at_peak = rank.ledger.at_peak(),
-                   .alloc_retries = rank.alloc_retries,
-                   .peak_host = rank.host_memory.peak(),
-                   .rank = job.ranks[fullest].rank};
+  return {.capacity = capacity,
+          .outside_allocator = capacity - rank.allocator.capacity(),
+          .peak_allocated = stats.peak_allocated,
+          .peak_active = stats.peak_active,
+          .peak_reserved = stats.peak_reserved,
+          .at_peak = rank.ledger.at_peak(),
+          .alloc_retries = rank.alloc_retries,
+          .peak_host = rank.host_memory.peak(),
+          .rank = job.ranks[fullest].rank};
+}
+
+void describe_parts(Result& result, const Cluster& cluster, const Job& job, const Executor& run) {
+  const int parts = static_cast<int>(cluster.topology.parts().size()), step = run.steps_completed();
+  for (int p = 0; parts > 1 && p < parts; ++p) {
+    PartResult part;
+    if (step > 0) {
+      const RankClassId slowest = slowest_of(job, run, p);
+      part.slowest = job.ranks[slowest].rank;
+      part.step_time = duration(run.ranks()[slowest], step);
+      part.breakdown = run.ranks()[slowest].steps[static_cast<std::size_t>(step)].breakdown;
+    }
+    part.memory = memory_of_rank(fullest_of(cluster, job, run, p), cluster, job, run);
+    result.parts.push_back(std::move(part));
+  }
 }
 
 // Which rank is the fullest shows at the end only; recording all would take too much memory in a large job.
@@ -124,8 +152,10 @@ Result replay(const Program& program, const Cluster& cluster, const SimulateOpti
   result.oom = run.oom();
   describe_step(result, program, job, run);
   if (causes && !result.oom) describe_path(result, job, run, *causes);
-  describe_memory(result, cluster, job, run);
-  if (options.memory != nullptr) *options.memory = memory_of(fullest_of(run), program, cluster, job);
+  const RankClassId fullest = fullest_of(cluster, job, run);
+  result.memory = memory_of_rank(fullest, cluster, job, run);
+  describe_parts(result, cluster, job, run);
+  if (options.memory != nullptr) *options.memory = memory_of(fullest, program, cluster, job);
   result.engine = {.events = run.events(),
                    .allocator_calls = 0,
                    .solves = run.solves(),

@@ -32,8 +32,7 @@ std::int64_t sharding_factor(const Strategy& strategy) {
 Settings resolved_settings(const Scenario& scenario) {
   Settings all;
   for (const RecordedValue& v : scenario.values)
-    if (v.key != "model" && v.key != "topology" && v.key != "topology.node.transport")
-      all.set(v.key, v.value, {Origin::Kind::file, {}, {}});
+    if (!may_be_a_table(v.key)) all.set(v.key, v.value, {Origin::Kind::file, {}, {}});
   return all;
 }
 
@@ -136,6 +135,8 @@ double unlimited_throughput(Scenario scenario) {
   constexpr Bytes plenty{std::int64_t{1} << 50};
   scenario.gpu.memory = plenty;
   scenario.topology.node.host_memory = plenty * scenario.topology.node.gpus;
+  for (ClusterPart& part : scenario.parts)
+    part.gpu.memory = plenty, part.topology.node.host_memory = plenty * part.topology.node.gpus;
   return run(scenario).result.throughput.tokens_per_s_per_gpu;
 }
 

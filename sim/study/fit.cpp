@@ -133,11 +133,15 @@ Settings filtered(const Settings& settings, const Keep& keep) {
 
 MemoryFloor memory_floor(const Scenario& scenario) {
   const Program program = compile(scenario);
-  const Bytes nccl =
-      program.groups.empty() ? Bytes{} : scenario.stack.nccl.of(scenario.gpu.architecture).first_use;
-  return {.live = peak_live_bytes(program),
-          .outside = scenario.gpu.context + nccl,
-          .capacity = scenario.gpu.memory};
+  MemoryFloor floor{.live = peak_live_bytes(program), .outside = {}, .capacity = {}};
+  const auto room = [](Bytes capacity, Bytes outside) { return capacity - outside; };
+  for (const Gpu* gpu : gpu_types(scenario)) {
+    const Bytes nccl = program.groups.empty() ? Bytes{} : scenario.stack.nccl.of(gpu->architecture).first_use;
+    const Bytes outside = gpu->context + nccl;
+    if (floor.capacity == Bytes{} || room(gpu->memory, outside) < room(floor.capacity, floor.outside))
+      floor.outside = outside, floor.capacity = gpu->memory;
+  }
+  return floor;
 }
 
 Trial try_floor(const MakeSettings& settings, const Library& library) {

@@ -21,7 +21,7 @@ namespace shardsim {
 struct MemoryFloor {
   Bytes live;      // requested bytes of tensors, the most at once
   Bytes outside;   // CUDA context and NCCL's code, without the buffers of its communicators
-  Bytes capacity;  // of the GPU
+  Bytes capacity;  // of the GPU, the smallest if they differ
   bool exceeds() const { return live + outside > capacity; }
 };
 MemoryFloor memory_floor(const Scenario& scenario);

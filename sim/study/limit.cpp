@@ -130,6 +130,8 @@ LimitResult fewest_gpus(ScenarioFile scenario, const LimitOptions& options, cons
   if (options.step) throw InputError({fmt::format("--step {}", *options.step)}, "goes with --max");
   drop_axis(scenario, key);
   const Settings base = only_one(scenario);
+  if (base.has_table("cluster.part[0]"))
+    throw InputError(place, "the GPUs of a mixed cluster are those of its parts; vary cluster.part[0].gpus");
   const Scenario sample =
       resolve(with(without_table(base, "strategy"), key, std::int64_t{1}, place), library);
   const std::string own_kind =

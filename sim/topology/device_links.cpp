@@ -4,7 +4,7 @@ namespace shardsim {
 
 std::vector<LinkId> nvlinks_of_gpu(const Topology& topology, int node, int gpu) {
   std::vector<LinkId> result;
-  const auto& links = topology.node().links;
+  const auto& links = topology.node(node).links;
   for (std::size_t l = 0; l < links.size(); ++l)
     if (links[l].kind == LinkClass::nvlink && (links[l].from == gpu || links[l].to == gpu))
       result.push_back(topology.link(node, static_cast<int>(l)));
@@ -13,7 +13,7 @@ std::vector<LinkId> nvlinks_of_gpu(const Topology& topology, int node, int gpu) 
 
 std::vector<LinkId> links_of_nic(const Topology& topology, int node, int nic) {
   const auto n = static_cast<std::size_t>(nic);
-  return {topology.link(node, topology.node().nic_out[n]), topology.link(node, topology.node().nic_in[n])};
+  return {topology.link(node, topology.node(node).nic_out[n]), topology.link(node, topology.node(node).nic_in[n])};
 }
 
 std::vector<LinkId> uplinks_of_leaf(const Topology& topology, int leaf) {

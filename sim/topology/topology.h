@@ -1,8 +1,9 @@
 // A cluster's devices and links, and the links a message takes.
 //
-// Every link is directed. A cluster is one node shape repeated, plus leaf uplinks, so link ids, capacities
-// and routes follow by arithmetic and a cluster of any size is a few hundred bytes:
-//   link id of a node    node * links_per_node + local link
+// Every link is directed. A cluster is one part or a few, one after the other, and a part is one node shape
+// repeated; leaves join nodes whatever their part. So link ids, capacities and routes follow by arithmetic
+// and a cluster of any size is a few hundred bytes:
+//   link id of a node    first link of its part + node in the part * links of such a node + local link
 //   link id of a leaf    after all nodes: 2 * leaf (up to the spine), 2 * leaf + 1 (down)
 // What-ifs (degraded links) are a short list of exceptions beside the arithmetic.
 // Leaves out: adaptive routing and congestion inside the spine (it is non-blocking), NUMA hops, several rails
@@ -61,23 +62,61 @@ struct DegradedLink {
   double scale = 1.0;  // > 0
 };
 
+// So many GPUs in nodes of one kind.
+struct PartSpec {
+  NodeSpec node;
+  const Gpu& gpu;
+  int gpus;
+};
+
+// The same, laid out: its ranks, nodes and links have consecutive numbers.
+struct Part {
+  NodeSpec spec;
+  NodeShape shape;
+  int gpus = 0, nodes = 0;
+  int first_rank = 0, first_node = 0, first_link = 0;
+
+  int ranks_of_a_node() const { return gpus < spec.gpus ? gpus : spec.gpus; }
+};
+
 class Topology {
  public:
   // Ranks fill nodes one after the other. Throws InputError when an explicit link list does not connect the
   // GPUs. Requires: gpus <= spec.node.gpus or a multiple of it; no link is degraded twice.
   Topology(TopologySpec spec, const Gpu& gpu, int gpus, const std::vector<DegradedLink>& degraded = {});
+  // Parts in the order of their ranks, joined by spec.fabric. Requires: the same of the GPUs of each part.
+  Topology(TopologySpec spec, const std::vector<PartSpec>& parts,
+           const std::vector<DegradedLink>& degraded = {});
 
-  int gpus() const { return gpus_; }
-  int nodes() const { return nodes_; }
-  int gpus_per_node() const { return spec_.node.gpus; }
-  const TopologySpec& spec() const { return spec_; }
-  const NodeShape& node() const { return shape_; }
+  int gpus() const { return parts_.back().first_rank + parts_.back().gpus; }
+  int nodes() const { return parts_.back().first_node + parts_.back().nodes; }
+  const TopologySpec& spec() const { return spec_; }  // its node is that of the first part
+  const std::vector<Part>& parts() const { return parts_; }
+  int part_of(Rank rank) const { return part_with(&Part::first_rank, rank.index); }
+  int part_of_node(int node) const { return part_with(&Part::first_node, node); }
+  const Part& part_at_node(int node) const { return parts_[static_cast<std::size_t>(part_of_node(node))]; }
+  const NodeShape& node(int node = 0) const { return part_at_node(node).shape; }
+  int gpus_per_node(int node = 0) const { return part_at_node(node).spec.gpus; }
 
-  int node_of(Rank rank) const { return rank.index / spec_.node.gpus; }
-  int local_gpu(Rank rank) const { return rank.index % spec_.node.gpus; }
+  int node_of(Rank rank) const {
+    const Part& part = parts_[static_cast<std::size_t>(part_of(rank))];
+    return part.first_node + (rank.index - part.first_rank) / part.spec.gpus;
+  }
+  int local_gpu(Rank rank) const {
+    const Part& part = parts_[static_cast<std::size_t>(part_of(rank))];
+    return (rank.index - part.first_rank) % part.spec.gpus;
+  }
 
-  int links() const { return nodes_ * links_per_node() + 2 * leaves(); }
-  LinkId link(int node, int local) const { return {node * links_per_node() + local}; }
+  Rank rank_at(int node, int gpu) const {
+    const Part& part = part_at_node(node);
+    return {part.first_rank + (node - part.first_node) * part.spec.gpus + gpu};
+  }
+
+  int links() const { return links_of_nodes() + 2 * leaves(); }
+  LinkId link(int node, int local) const {
+    const Part& part = part_at_node(node);
+    return {part.first_link + (node - part.first_node) * links_per_node(part) + local};
+  }
   Bandwidth capacity(LinkId link) const;
   bool has_degraded_links(int node) const;
   LinkClass link_class(LinkId link) const;
@@ -90,13 +129,24 @@ class Topology {
   void route_between(int from_node, int from_nic, int to_node, int to_nic, std::vector<LinkId>& out) const;
 
  private:
-  int links_per_node() const { return static_cast<int>(shape_.links.size()); }
-  Bandwidth leaf_capacity() const;
+  static int links_per_node(const Part& part) { return static_cast<int>(part.shape.links.size()); }
+  // The part in which a number falls, by the first number of each.
+  int part_with(int Part::*first, int number) const {
+    std::size_t part = parts_.size() - 1;
+    while (part > 0 && parts_[part].*first > number) --part;
+    return static_cast<int>(part);
+  }
+  const Part& of_link(LinkId link) const {
+    return parts_[static_cast<std::size_t>(part_with(&Part::first_link, link.index))];
+  }
+  const LocalLink& local_link(LinkId link) const;  // of a node
+  int links_of_nodes() const;
+  int rails() const;  // the most NICs of a node
+  Bandwidth leaf_capacity(int leaf) const;
   Bandwidth full_capacity(LinkId link) const;
 
   TopologySpec spec_;
-  NodeShape shape_;
-  int gpus_, nodes_;
+  std::vector<Part> parts_;
   std::vector<std::pair<LinkId, Bandwidth>> degraded_;  // sorted
 };
 

@@ -1,5 +1,5 @@
 // Small random scenarios: models of a few layers on up to 16 GPUs, every strategy, a straggler,
-// a degraded link or a background job now and then.
+// a degraded link, a background job or a second kind of nodes now and then.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +13,54 @@
 
 namespace shardsim {
 
+// The same cluster in two parts, the first of so many nodes.
+inline Settings in_parts(const Settings& uniform, std::int64_t first_nodes) {
+  Settings s;
+  s.scenario = uniform.scenario;
+  const auto integer = [&](const char* key) { return std::get<std::int64_t>(uniform.find(key)->value); };
+  const std::int64_t first = first_nodes * integer("topology.node.gpus");
+  const std::int64_t gpus[] = {first, integer("cluster.gpus") - first};
+  for (int p = 0; p < 2; ++p) {
+    const std::string part = "cluster.part[" + std::to_string(p) + "].";
+    for (const auto& [key, setting] : uniform.all())
+      if (key.starts_with("topology.node")) s.set(part + key, setting.value, setting.origin);
+    s.set(part + "gpus", gpus[p], {Origin::Kind::file, {"random"}, {}});
+  }
+  for (const auto& [key, setting] : uniform.all())
+    if (!key.starts_with("topology.node") && key != "cluster.gpus") s.set(key, setting.value, setting.origin);
+  return s;
+}
+
 class ScenarioGenerator {
  public:
-  explicit ScenarioGenerator(std::uint64_t seed) : random_(seed) {}
+  explicit ScenarioGenerator(std::uint64_t seed) : random_(seed), mixed_(seed + 1) {}
 
   Settings next() {
+    const Settings uniform = next_uniform();
+    return mixed_.chance(3) ? mixed(uniform) : uniform;
+  }
+
+  // The second part has another GPU and another network, and perhaps smaller nodes.
+  Settings mixed(const Settings& uniform) {
+    const auto integer = [&](const char* key) { return std::get<std::int64_t>(uniform.find(key)->value); };
+    const std::int64_t node = integer("topology.node.gpus"), nodes = integer("cluster.gpus") / node;
+    if (nodes < 2) return uniform;
+    Settings s = in_parts(uniform, mixed_.between(1, nodes - 1));
+    settings_ = &s;
+    const std::string second = "cluster.part[1].topology.node.";
+    const bool ampere = uniform.find("topology.node.gpu")->value == Scalar(std::string("a100-sxm-80gb"));
+    set(second + "gpu", ampere ? "v100-sxm-32gb" : "a100-sxm-80gb");
+    const std::int64_t smaller = node % 2 == 0 && mixed_.chance(3) ? node / 2 : node;
+    if (smaller < node) set(second + "intra", "nvswitch");
+    set(second + "gpus", smaller);
+    set(second + "nics", mixed_.between((smaller + 1) / 2, smaller));
+    set(second + "nic_gbps", mixed_.chance(2) ? std::int64_t{100} : std::int64_t{200});
+    set(second + "transport", mixed_.chance(2) ? "ib" : "roce");
+    if (mixed_.chance(2)) set(second + "network_overhead_us", 2.0);
+    return s;
+  }
+
+  Settings next_uniform() {
     Settings s;
     s.scenario = {"random"};
     settings_ = &s;
@@ -182,7 +225,7 @@ class ScenarioGenerator {
     return values[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(values.size()) - 1))];
   }
 
-  Random random_;
+  Random random_, mixed_;
   Settings* settings_ = nullptr;
 };
 
