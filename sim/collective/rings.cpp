@@ -185,21 +185,19 @@ std::vector<OnNode> by_node(const Topology& topology, std::span<const Rank> memb
                       [&](int g) { return std::find(local.begin(), local.end(), g) != local.end(); }))
         on.nics.push_back(nic);
     }
-    if (on.nics.empty() && shape.nics > 0)  // fewer NICs than PCIe switches: they are spread over them in order
+    if (on.nics.empty() &&
+        shape.nics > 0)  // fewer NICs than PCIe switches: they are spread over them in order
       on.nics.push_back(on.gpus.front() * shape.nics / shape.gpus);
   }
   return nodes;
 }
 
-const Part& part_of(const Topology& topology, const OnNode& on) {
-  return topology.part_at_node(on.node);
-}
+const Part& part_of(const Topology& topology, const OnNode& on) { return topology.part_at_node(on.node); }
 
 // NCCL duplicates the rings of Hopper nodes once more where they are few and fast (search.cc: above 45 GB/s
 // each, fewer than 16 channels); of several kinds of nodes, only if it does so on all. (init.cc: every rank
 // takes the least of all)
-int channels_per_network_ring(const Topology& topology, const std::vector<OnNode>& nodes,
-                              std::size_t rings) {
+int channels_per_network_ring(const Topology& topology, const std::vector<OnNode>& nodes, std::size_t rings) {
   constexpr int hopper_nvlinks = 18, channels_few = 16;
   const bool fast = std::all_of(nodes.begin(), nodes.end(), [&](const OnNode& on) {
     const Part& part = part_of(topology, on);
@@ -301,7 +299,8 @@ void RingRoutes::cross(Links& links, LinkId link, int channels) {
 }
 
 void RingRoutes::cross_node(Links& links, int node, int from, int to, int channels, bool backward) const {
-  for (const int local : topology_.node(node).route[at(from)][at(to)])  // the way back is the other of the pair
+  for (const int local :
+       topology_.node(node).route[at(from)][at(to)])  // the way back is the other of the pair
     cross(links, topology_.link(node, backward ? local ^ 1 : local), channels);
 }
 

@@ -119,9 +119,7 @@ Time before_messages(const Plan& plan, const RingFabric& fabric, CollectiveKind 
 
 ChunkLevel::ChunkLevel(const Program& program, const Cluster& cluster, const Job& job,
                        const std::vector<std::vector<Plan>>& planned)
-    : job_(job),
-      streams_(static_cast<int>(program.streams.size())),
-      patterns_(job.communicators.size()) {
+    : job_(job), streams_(static_cast<int>(program.streams.size())), patterns_(job.communicators.size()) {
   const Topology& topology = cluster.topology;
   for (int p = 0; p < static_cast<int>(topology.parts().size()); ++p) pcie_.push_back(cluster.gpu_of(p).pcie);
   std::vector<MessagePattern> patterns;
@@ -208,9 +206,13 @@ void ChunkLevel::set_cap(CommunicatorId c, const Plan& plan, CollectiveKind kind
 
 void ChunkLevel::copy(RankClassId r, int stream, bool to_device, Bytes bytes, Time now) {
   const PatternId pattern{first_copy_->index + 2 * (r.index * streams_ + stream) + (to_device ? 1 : 0)};
-  network_->start(
-      pattern,
-      {.messages = 1, .bytes = std::max(bytes, Bytes{1}), .chunk = slot, .pace = pcie_[at(job_.ranks[r].part)], .inside = {}}, now);
+  network_->start(pattern,
+                  {.messages = 1,
+                   .bytes = std::max(bytes, Bytes{1}),
+                   .chunk = slot,
+                   .pace = pcie_[at(job_.ranks[r].part)],
+                   .inside = {}},
+                  now);
 }
 
 std::span<const ChunkLevel::End> ChunkLevel::advance(std::optional<Time> until) {
