@@ -33,7 +33,8 @@ Resolver::Device Resolver::device(const std::string& key, const std::vector<std:
 
 int Resolver::node_index(const std::string& key) const {
   std::int64_t nodes = 0;
-  for (const Part& part : make_topology(s_).parts()) nodes += part.nodes;
+  const Topology topology = make_topology(s_);
+  for (const Part& part : topology.parts()) nodes += part.nodes;
   const std::int64_t node = std::get<std::int64_t>(settings_.find(key)->value);
   if (node >= nodes)
     fail(key, nodes == 1 ? fmt::format("node {} does not exist; the job has node 0 only", node)

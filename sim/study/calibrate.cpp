@@ -308,7 +308,8 @@ CalibrateResult calibrate(const MeasuredRuns& table, const CalibrateOptions& opt
   if (options.folds < 0)
     throw InputError({fmt::format("--folds {}", options.folds)}, "0 or more is expected");
 
-  CalibrateResult result{.file = table.file()};
+  CalibrateResult result;
+  result.file = table.file();
   result.group = options.group;
   std::vector<Candidate> candidates(table.size());
   in_parallel(table.size(),

@@ -84,7 +84,9 @@ struct MixedWorld : IdealWorld {
   Result run_mixed(const Program& program, bool slow_first, bool fold = true) const {
     const Gpu &first = slow_first ? other : gpu, &second = slow_first ? gpu : other;
     const Topology topology(spec, {{spec.node, first, 8}, {spec.node, second, 8}});
-    return simulate(program, Cluster{topology, gpu, stack, {}, {}, {&first, &second}}, {.fold = fold});
+    return simulate(program,
+                    Cluster{topology, gpu, stack, {}, {}, {}, {}, NetworkDetail::fluid, {&first, &second}},
+                    {.fold = fold});
   }
   Result run_all(const Program& program, const Gpu& kind) const {
     const Topology topology(spec, kind, 16);
@@ -142,8 +144,17 @@ TEST_CASE("every part is a class of its own, and what is alike in it is simulate
       if (factor < 16) b.group(factor == 1 ? Axis::world : Axis::replica);
     });
     const Topology topology(world.spec, {{world.spec.node, world.gpu, 8}, {world.spec.node, world.other, 8}});
-    const Job job =
-        place(p, Cluster{topology, world.gpu, world.stack, {}, {}, {&world.gpu, &world.other}}, true);
+    const Job job = place(p,
+                          Cluster{topology,
+                                  world.gpu,
+                                  world.stack,
+                                  {},
+                                  {},
+                                  {},
+                                  {},
+                                  NetworkDetail::fluid,
+                                  {&world.gpu, &world.other}},
+                          true);
     CAPTURE(factor);
     REQUIRE(job.ranks.size() == 2);
     for (const RankClass& r : job.ranks) {
@@ -165,7 +176,8 @@ TEST_CASE("a group on several parts is as the oldest GPU and the worst transport
   poor.transport.ll128 = true;
   poor.network_overhead = Time{7};
   const Topology topology(world.spec, {{world.spec.node, world.gpu, 8}, {poor, world.other, 8}});
-  const Cluster cluster{topology, world.gpu, world.stack, {}, {}, {&world.gpu, &world.other}};
+  const Cluster cluster{
+      topology, world.gpu, world.stack, {}, {}, {}, {}, NetworkDetail::fluid, {&world.gpu, &world.other}};
   for (const std::vector<int>& parts : {std::vector<int>{0, 1}, std::vector<int>{1}, std::vector<int>{0}}) {
     const CollectiveModel m = collective_model(cluster, parts);
     const bool has_poor = parts.back() == 1;
