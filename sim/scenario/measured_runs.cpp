@@ -31,13 +31,15 @@ void check_column(const std::string& column, const Place& place) {
     known.emplace_back(spec.key);
     known.emplace_back(spec.key.substr(spec.key.rfind('.') + 1));  // "gpus" is near to cluster.gpus
   }
-  std::string near = nearest(column, known);
-  for (const KeySpec& spec : keys())
-    if (!near.empty() && spec.key.ends_with("." + near)) near = spec.key;
-  throw InputError(place,
-                   fmt::format("unknown column \"{}\"{}; columns are dotted keys of a scenario, id, source, "
-                               "quality, notes, x.*",
-                               column, near.empty() ? "" : "; did you mean \"" + near + "\"?"));
+  const std::string leaf = nearest(column, known);
+  std::string near = leaf;
+  for (const KeySpec& spec : keys())  // of several tables that have it, the one with the shortest name
+    if (!leaf.empty() && spec.key.ends_with("." + leaf) && (near == leaf || spec.key.size() < near.size()))
+      near = spec.key;
+  throw InputError(
+      place, fmt::format("unknown column \"{}\"; columns are dotted keys of a scenario, id, source, quality, "
+                         "notes, x.*{}",
+                         column, near.empty() ? "" : "; did you mean \"" + near + "\"?"));
 }
 
 // What stands before a unit: "200" of "200 tok/s"; "" if it is no number with a unit.

@@ -147,14 +147,14 @@ bad 'has 100 MiB' "$shardsim" run large.toml
 runs='id,model,topology,cluster.gpus,strategy.kind,measured.tokens_per_s_per_gpu'
 printf '%s\na,gpt2,dgx-a100-40gb,8,ddp,60000\nb,gpt2,dgx-a100-40gb,8,ddp,200 tok/s\nc,gpt2,dgx-a100-40gb,4,ddp,50000\n' "$runs" >runs.csv
 expect 0 '1 rows could not be simulated; each says why' "$shardsim" validate runs.csv
-expect 0 'runs.csv:3:30: column "measured.tokens_per_s_per_gpu" holds "200 tok/s"' "$shardsim" validate runs.csv
+expect 0 'runs.csv:3:28: column "measured.tokens_per_s_per_gpu" holds "200 tok/s"' "$shardsim" validate runs.csv
 expect 0 'shardsim.validate/1' "$shardsim" validate runs.csv --format json
 expect 0 'id,metric,predicted' "$shardsim" validate runs.csv --format csv
 bad 'runs.toml: is a scenario; `validate` reads a CSV table of measured runs. Was `shardsim check runs.toml` meant?' "$shardsim" validate runs.toml
 bad 'no such file, and no table of that name' "$shardsim" validate none.csv
 bad 'needs a CSV table of measured runs' "$shardsim" validate
 printf '%s,gpus\n' "$runs" >wrong.csv
-bad 'wrong.csv:1:74: unknown column "gpus"' "$shardsim" validate wrong.csv
+bad 'wrong.csv:1:76: unknown column "gpus"' "$shardsim" validate wrong.csv
 if command -v taskset >/dev/null; then
   "$shardsim" validate runs.csv --format json >many
   taskset -c "$(taskset -cp $$ | grep -oE '[0-9]+' | tail -1)" "$shardsim" validate runs.csv --format json >one

@@ -65,7 +65,7 @@ node.network_overhead_us = 9
   CHECK(value(s, "overlay.gpu.a100-sxm-40gb.training_context")
             ->origin.starts_with("o.toml:2:20, in place of "));
   CHECK(value(s, "overlay.transport.roce.efficiency") != nullptr);
-  CHECK(value(s, "topology.node.network_overhead_us")->origin == "o.toml:11:28");
+  CHECK(value(s, "topology.node.network_overhead_us")->origin == "o.toml:12:28");
   CHECK(value(plain, "overlay.transport.roce.efficiency") == nullptr);
 }
 

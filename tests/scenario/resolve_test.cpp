@@ -61,7 +61,8 @@ TEST_CASE("a topology's transport may change some constants of the one it is bas
   CHECK_THROWS_AS(scenario(t5, {"topology.node.transport.based_on=ibb"}), InputError);
 }
 
-TEST_CASE("jitter is the topology's, unless the scenario says otherwise, and an estimate where neither does") {
+TEST_CASE(
+    "jitter is the topology's, unless the scenario says otherwise, and an estimate where neither does") {
   CHECK(scenario(t5).jitter.step_sigma == 0.01);
   CHECK(value(scenario(t5), "jitter.step_sigma").origin == "default: the topology's step_jitter");
   const Scenario cloud = scenario(t5, {"topology.fabric.step_jitter=0.008"});

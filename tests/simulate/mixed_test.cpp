@@ -55,8 +55,8 @@ std::string two_parts(const std::string& first, const std::string& second, const
 }
 
 TEST_CASE("exchanging parts under one switch changes nothing but the names of ranks") {
-  for (const std::string& rest : {"", "grad_accum = 3\n[strategy]\nkind = \"ddp\"\n",
-                                  "[strategy]\nsharding_factor = 8\n", "[strategy]\nkind = \"zero2\"\n"}) {
+  for (const std::string rest : {"", "grad_accum = 3\n[strategy]\nkind = \"ddp\"\n",
+                                 "[strategy]\nsharding_factor = 8\n", "[strategy]\nkind = \"zero2\"\n"}) {
     json a = report_of(scenario_of(two_parts("dgx1-v100-32gb", "dgx-a100-40gb", rest)));
     json b = report_of(scenario_of(two_parts("dgx-a100-40gb", "dgx1-v100-32gb", rest)));
     CAPTURE(rest);

@@ -55,9 +55,9 @@ TEST_CASE("a wrong row says why, and the rest are done") {
       "f,gpt2,dgx-a100-80gb,8,8,ddp,1000,\n");
   REQUIRE(result.rows.size() == 6);
   CHECK(result.failed == 4);
-  CHECK(result.rows[1].why.starts_with("a.csv:3:32: column \"measured.tokens_per_s_per_gpu\" holds"));
+  CHECK(result.rows[1].why.starts_with("a.csv:3:30: column \"measured.tokens_per_s_per_gpu\" holds"));
   CHECK(result.rows[2].why == "a.csv:4:3: unknown model \"gpt3\"; did you mean \"gpt2\"?");
-  CHECK(result.rows[3].why.starts_with("a.csv:5:21: 12 GPUs do not fill nodes of 8"));
+  CHECK(result.rows[3].why.starts_with("a.csv:5:22: 12 GPUs do not fill nodes of 8"));
   CHECK(result.rows[4].why == "a.csv:6:1: has 6 cells; the header has 8 columns");
   CHECK(status(result.rows[4]) == "failed");
   CHECK(status(result.rows[5]) == "ok");

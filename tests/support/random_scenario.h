@@ -50,10 +50,12 @@ class ScenarioGenerator {
     const std::string second = "cluster.part[1].topology.node.";
     const bool ampere = uniform.find("topology.node.gpu")->value == Scalar(std::string("a100-sxm-80gb"));
     set(second + "gpu", ampere ? "v100-sxm-32gb" : "a100-sxm-80gb");
-    const std::int64_t smaller = node % 2 == 0 && mixed_.chance(3) ? node / 2 : node;
+    // What-ifs name devices of any node, so with them all nodes have the same.
+    const bool named = uniform.list_size("degraded_link") + uniform.list_size("background_job") > 0;
+    const std::int64_t smaller = node % 2 == 0 && mixed_.chance(3) && !named ? node / 2 : node;
     if (smaller < node) set(second + "intra", "nvswitch");
     set(second + "gpus", smaller);
-    set(second + "nics", mixed_.between((smaller + 1) / 2, smaller));
+    set(second + "nics", named ? integer("topology.node.nics") : mixed_.between((smaller + 1) / 2, smaller));
     set(second + "nic_gbps", mixed_.chance(2) ? std::int64_t{100} : std::int64_t{200});
     set(second + "transport", mixed_.chance(2) ? "ib" : "roce");
     if (mixed_.chance(2)) set(second + "network_overhead_us", 2.0);
