@@ -261,9 +261,11 @@ void Executor::finish_front(RankClassId r, int s) {
   const bool timed = s == default_stream.index;
   stream.busy = false;
   if (causes_ != nullptr)
-    causes_->end(
-        r, s, now_,
-        kernel ? now_ - stream.began - clocks_[at(job_.ranks[r].part)].pace({op.id}, {}, 1, job_.ranks[r].compute_scale) : Time{});
+    causes_->end(r, s, now_,
+                 kernel
+                     ? now_ - stream.began -
+                           clocks_[at(job_.ranks[r].part)].pace({op.id}, {}, 1, job_.ranks[r].compute_scale)
+                     : Time{});
   stream.log.push(
       {.kind = kernel ? Activity::Kind::kernel : Activity::Kind::copy, .begin = stream.began, .end = now_});
   if (kernel) {

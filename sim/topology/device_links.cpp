@@ -13,7 +13,8 @@ std::vector<LinkId> nvlinks_of_gpu(const Topology& topology, int node, int gpu) 
 
 std::vector<LinkId> links_of_nic(const Topology& topology, int node, int nic) {
   const auto n = static_cast<std::size_t>(nic);
-  return {topology.link(node, topology.node(node).nic_out[n]), topology.link(node, topology.node(node).nic_in[n])};
+  return {topology.link(node, topology.node(node).nic_out[n]),
+          topology.link(node, topology.node(node).nic_in[n])};
 }
 
 std::vector<LinkId> uplinks_of_leaf(const Topology& topology, int leaf) {

@@ -1,8 +1,6 @@
 // Does the simulated memory agree with published runs? scenarios/validation/ holds them with their sources;
 // its README shows the same figures and says which published rows are left out, and why.
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
 #include <doctest/doctest.h>
 
@@ -129,61 +127,6 @@ TEST_CASE("what torch.compile and float8 gain over eager PyTorch, as published")
     CHECK(ratio > gain.faster.low / gain.slower.high * (1 - gain.tolerance));
     CHECK(ratio < gain.faster.high / gain.slower.low * (1 + gain.tolerance));
   }
-}
-
-// --- tables of runs ---------------------------------------------------------------------------------------
-
-std::vector<std::string> cells(const std::string& line) {
-  std::vector<std::string> row(1);
-  bool quoted = false;
-  for (const char c : line) {
-    if (c == '"')
-      quoted = !quoted;
-    else if (c == ',' && !quoted)
-      row.emplace_back();
-    else
-      row.back() += c;
-  }
-  return row;
-}
-
-// More micro-batches than two hold nothing that two do not.
-constexpr std::int64_t accumulated_max = 2;
-
-void check_that_all_fit(const std::string& file, std::size_t rows_expected) {
-  std::ifstream in(std::string(SHARDSIM_SOURCE_DIR) + "/scenarios/validation/" + file);
-  std::string line;
-  REQUIRE(std::getline(in, line));
-  const std::vector<std::string> columns = cells(line);
-  std::size_t rows = 0;
-  while (std::getline(in, line)) {
-    const std::vector<std::string> row = cells(line);
-    REQUIRE(row.size() == columns.size());
-    ScenarioFile scenario;
-    scenario.settings.scenario = {file};
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      const std::string& key = columns[c];
-      const bool setting = key.starts_with("model.") || key.starts_with("training.") ||
-                           key.starts_with("strategy.") || key.starts_with("cluster.") || key == "topology";
-      if (!setting || row[c].empty()) continue;
-      const bool accumulation = key == "training.grad_accum";
-      const std::string value =
-          accumulation ? std::to_string(std::min<std::int64_t>(accumulated_max, std::stoll(row[c]))) : row[c];
-      assign(scenario, key, value, "--set " + key);
-    }
-    INFO(line);
-    CHECK(!run(resolve(scenario.settings, test_library())).result.out_of_memory());
-    ++rows;
-  }
-  CHECK(rows == rows_expected);
-}
-
-TEST_CASE("published runs that ran are predicted to fit: MosaicML's on A100-40GB") {
-  check_that_all_fit("mosaicml-a100-40gb.csv", 78);
-}
-
-TEST_CASE("published runs that ran are predicted to fit: NVIDIA's BERT on V100 and A100") {
-  check_that_all_fit("nvidia-bert-ddp.csv", 70);
 }
 
 }  // namespace
