@@ -211,6 +211,9 @@ int run_command(const Options& o, const Library& library) {
     throw InputError({"--memory-timeline " + o.memory_timeline}, "is the file of --output already");
   if (!o.explain.empty() && o.explain != "path" && o.explain != "mfu")
     throw InputError({"--explain " + o.explain}, "path or mfu is expected; a scenario goes before it");
+  if (o.explain == "mfu" && format_of(o) != "table")
+    throw InputError({"--explain mfu"},
+                     "is a text; --format json has its numbers as flops_per_gpu and peak_tflops");
   MemoryTimeline memory;
   RunRecord record =
       run(resolve(sample.settings, library), {.fold = !o.no_fold,
@@ -270,6 +273,10 @@ MeasuredRuns read_measured(const std::string& command, const Options& o, const L
 
 // A residual per measured run that has a time: of one table, or of all that came with the program.
 int write_residuals(const Options& o, const Library& library) {
+  if (!o.by.empty() || !o.where.empty() || !o.overlay.empty())
+    throw InputError({"--residuals"},
+                     "are those of whole tables with the constants that came along: no --by, --where "
+                     "or --overlay");
   std::vector<Residual> all;
   for (const std::string& name :
        o.table.empty() ? validation_tables(library) : std::vector<std::string>{o.table}) {

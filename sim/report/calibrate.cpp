@@ -53,7 +53,7 @@ std::string to_text(const CalibrateResult& result) {
     out += fmt::format("{} rows far from the fit count less than half (Huber)\n", result.downweighted);
   for (const auto& [reason, rows] : result.excluded)
     out += fmt::format("{} rows excluded: {}\n", rows, reason);
-  out += fmt::format("{} in {} rounds, {} simulations; condition index {:.1f}\n",
+  out += fmt::format("{} in {} rounds, {} simulations; condition index {:.3g}\n",
                      result.converged ? "converged" : "NOT converged", result.rounds,
                      with_commas(result.simulations), result.condition);
   return out;

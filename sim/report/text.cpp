@@ -29,6 +29,7 @@ void speed(std::string& out, const RunRecord& run) {
     const Confidence& c = *run.confidence;
     out += fmt::format("  {:.0f}% interval     {} to {}, by {}\n", 100 * c.level,
                        seconds_of(c.step_time_low_s), seconds_of(c.step_time_high_s), c.basis);
+    out += "  nearest          " + c.nearest_validated + "\n";
     std::string list;
     for (const std::string& what : c.extrapolating) list += (list.empty() ? "" : "; ") + what;
     if (!list.empty()) out += "  extrapolating    " + list + "\n";

@@ -13,6 +13,7 @@ constexpr std::int64_t gpus_max = 4194304;
 
 Scenario Resolver::run() {
   s_.gpus = 0;
+  check_lists();
   read_overlay();
   read_library_tables();
   read_model();
@@ -30,6 +31,20 @@ Scenario Resolver::run() {
   check_sizes();
   collect_values();
   return std::move(s_);
+}
+
+// On the command line the elements of a list have numbers: 0, 1, ... without gaps.
+void Resolver::check_lists() const {
+  for (const auto& [key, setting] : settings_.all()) {
+    const std::size_t open = key.find('['), close = key.find(']');
+    if (open == std::string::npos) continue;
+    const std::string list = key.substr(0, open);
+    const int size = settings_.list_size(list);
+    bool known = false;
+    for (int i = 0; i < size; ++i)
+      known = known || key.substr(0, close + 1) == fmt::format("{}[{}]", list, i);
+    if (!known) fail(key, fmt::format("there is no {}[{}] before {}", list, size, key.substr(0, close + 1)));
+  }
 }
 
 // A path from here, or from the folder of the scenario.

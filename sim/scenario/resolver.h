@@ -79,6 +79,7 @@ class Resolver {
 
   // --- resolve.cpp ---
   void read_overlay();
+  void check_lists() const;
   void read_library_tables();
   void read_library_table(const std::string& key, std::string_view kind);
   void settle_tables_of_parts();

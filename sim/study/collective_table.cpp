@@ -37,8 +37,10 @@ Enum named(const std::string& option, const std::string& text, std::initializer_
   }
   std::string list;
   for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
+  const std::string near = nearest(text, names);
   throw InputError({option + " " + text},
-                   fmt::format("unknown{}; {} are known", suggestion(text, names), list));
+                   near.empty() ? fmt::format("unknown; {} are known", list)
+                                : fmt::format("unknown; did you mean \"{}\"? {} are known", near, list));
 }
 
 // --- sizes ------------------------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ std::string sharding_of(const RunRecord& run, const std::string& kind) {
 
 double doublings(double a, double b) { return std::abs(std::log2(std::max(a, 1.0) / std::max(b, 1.0))); }
 
-bool counts(const Residual& row) { return !row.quality.starts_with("outlier"); }
+bool counts(const Residual& row) {
+  return !row.quality.starts_with("outlier") && row.quality != "lengths-unknown";
+}
 
 struct Neighbour {
   double distance;
@@ -129,6 +131,8 @@ std::vector<std::string> extrapolations(const RunFeatures& run, const std::vecto
   if (run.compile &&
       std::none_of(rows.begin(), rows.end(), [](const Residual* r) { return r->features.compile; }))
     list.emplace_back("compile: not validated");
+  if (run.mixed) list.emplace_back("mixed clusters: not validated");
+  if (run.what_if) list.emplace_back("what-ifs: not validated");
   if (run.overlaid) list.emplace_back("constants of an overlay: the errors are those of the shipped ones");
 
   std::int64_t gpus = 0, sequence = 0;
@@ -243,10 +247,18 @@ RunFeatures features(const RunRecord& run) {
   f.compile = text_of(run, "training.compile") == "true";
   f.overlaid = std::any_of(run.values.begin(), run.values.end(),
                            [](const RecordedValue& v) { return v.key.starts_with("overlay"); });
+  f.mixed = run.parts.size() > 1;
+  for (const RecordedValue& v : run.values) {
+    for (const char* what : {"straggler[", "degraded_link[", "background_job["})
+      f.what_if = f.what_if || v.key.starts_with(what);
+    const bool asked = !v.origin.starts_with("default");
+    f.what_if = f.what_if || (v.key == "jitter.step_sigma" && asked) || to_string(v.value) == "chunk";
+  }
   f.parameters = static_cast<double>(run.parameters);
   f.tokens = static_cast<double>(run.global_batch_tokens) / static_cast<double>(run.gpus * run.grad_accum);
   f.gpus = run.gpus;
-  const std::int64_t node = integer_of(run, "topology.node.gpus", 1);
+  const std::int64_t node =
+      integer_of(run, run.parts.empty() ? "topology.node.gpus" : "cluster.part[0].topology.node.gpus", 1);
   f.nodes = (run.gpus + node - 1) / node;
   f.sequence = integer_of(run, "training.sequence_length", 0);
   return f;
@@ -289,8 +301,9 @@ std::optional<Confidence> confidence(const RunRecord& run, const std::vector<Res
   const std::vector<Neighbour> near = nearest_rows(f, rows);
   const Interval times = interval(f, rows);
   const double step = seconds(run.result.step_time);
-  return Confidence{step * times.low,         step * times.high,      level,
-                    basis(near, rows.size()), describe(near.front()), extrapolations(f, rows)};
+  return Confidence{
+      step * std::min(1.0, times.low), step * std::max(1.0, times.high), level,
+      basis(near, rows.size()),        describe(near.front()),           extrapolations(f, rows)};
 }
 
 double coverage(const std::vector<Residual>& residuals, LeaveOut what) {

@@ -23,6 +23,8 @@ struct RunFeatures {
   std::string sharding;  // "none", "optimizer", "hybrid", "full"
   std::string precision, attention, checkpointing;
   bool compile = false, overlaid = false;
+  bool mixed = false,
+       what_if = false;  // a cluster of several parts; stragglers, slow links, other jobs, chunks
   double parameters = 0, tokens = 0;  // tokens of a GPU's micro-step
   std::int64_t gpus = 0, nodes = 0, sequence = 0;
 };
@@ -42,8 +44,8 @@ struct Residual {
 double distance(const RunFeatures& a, const RunFeatures& b);
 
 // The 5% to 95% quantiles of the errors of the nearest rows, weighted by exp(-2 distance), and widened by a
-// factor of 1 + the distance of the nearest. Rows of quality "outlier" do not count. Nothing without
-// residuals, or for a run that is out of memory.
+// factor of 1 + the distance of the nearest; the prediction itself is always inside. Rows of quality
+// "outlier" or "lengths-unknown" do not count. Nothing without residuals, or for a run that is out of memory.
 std::optional<Confidence> confidence(const RunRecord& run, const std::vector<Residual>& residuals);
 
 // The same for a step time of 1 s: low and high.

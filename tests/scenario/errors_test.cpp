@@ -323,6 +323,24 @@ TEST_CASE("jitter that cannot be") {
         "a.toml:6:8: nothing is drawn unless jitter.mode = \"sampled\"");
 }
 
+TEST_CASE("elements of a list without those before them") {
+  const auto set = [](const std::string& assignment) {
+    ScenarioFile file = read_scenario_text(good, "a.toml");
+    try {
+      assign(file, assignment);
+      resolve(file.settings, test_library());
+      return std::string();
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+  };
+  CHECK(set("degraded_link[1].node=0") ==
+        "--set degraded_link[1].node=0: there is no degraded_link[0] before degraded_link[1]");
+  CHECK(set("straggler[-1].gpu=3") ==
+        "--set straggler[-1].gpu=3: there is no straggler[0] before straggler[-1]");
+  CHECK(set("straggler[].gpu=3") == "--set straggler[].gpu=3: there is no straggler[0] before straggler[]");
+}
+
 TEST_CASE("links that cannot be degraded") {
   const auto degraded = [](const std::string& text) {
     return complaint(good + "[[degraded_link]]\n" + text);

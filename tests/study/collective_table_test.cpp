@@ -136,7 +136,7 @@ TEST_CASE("what cannot be is refused with what can") {
   CHECK(with([](auto& q) { q.topology = "dgx-a100-80g"; }).find("did you mean \"dgx-a100-80gb\"?") !=
         std::string::npos);
   CHECK(with([](auto& q) { q.kind = "all_gathr"; }) ==
-        "--kind all_gathr: unknown; did you mean \"all_gather\"?; all_gather, reduce_scatter, all_reduce are "
+        "--kind all_gathr: unknown; did you mean \"all_gather\"? all_gather, reduce_scatter, all_reduce are "
         "known");
   CHECK(with([](auto& q) { q.sizes = "1X"; }).find("\"1X\" is not a size") != std::string::npos);
   CHECK(with([](auto& q) { q.sizes = "0"; }) == "--sizes 0: \"0\" is not between 1 byte and 1024 TiB");
