@@ -46,13 +46,15 @@ Library make_library() {
   return Library(roots);
 }
 
-// A path, or a name under scenarios/ such as "fsdp-paper/model-scale".
-std::string find_scenario(const Library& library, const std::string& given) {
+// A path, or what the library has in scenarios/ under that name, such as "fsdp-paper/model-scale"; "" there =
+// nothing.
+std::string find_file(const std::string& given, const std::string& in_library, std::string_view what,
+                      const std::vector<std::string>& names) {
   std::error_code error;
   if (fs::exists(given, error)) return given;
-  if (std::string found = library.find_scenario(given); !found.empty()) return found;
-  throw InputError({given}, "cannot be read: no such file, and no scenario of that name" +
-                                suggestion(given, library.scenario_names()));
+  if (!in_library.empty()) return in_library;
+  throw InputError({given}, fmt::format("cannot be read: no such file, and no {} of that name{}", what,
+                                        suggestion(given, names)));
 }
 
 // Whole or not at all: written beside the target, then renamed; through links, and straight into what is no
@@ -154,7 +156,8 @@ void add_scenario_options(CLI::App& app, Options& o) {
 ScenarioFile read(const Options& o, const Library& library) {
   ScenarioFile scenario;
   if (!o.scenario.empty())
-    scenario = read_scenario(find_scenario(library, o.scenario));
+    scenario = read_scenario(
+        find_file(o.scenario, library.find_scenario(o.scenario), "scenario", library.scenario_names()));
   else
     scenario.settings.scenario = {"the command line"};
   for (std::size_t i = 0; i < std::size(shorthands); ++i)
@@ -257,18 +260,14 @@ int limit_command(const Options& o, const Library& library) {
 }
 
 // A table of measured runs: a path, or a name under scenarios/ such as "validation/mosaicml-a100-40gb".
-MeasuredRuns read_measured(const std::string& command, const Options& o, const Library& library) {
-  if (o.table.ends_with(".toml"))
-    throw InputError({o.table},
+MeasuredRuns read_measured(const std::string& command, const std::string& given, const Library& library) {
+  if (given.ends_with(".toml"))
+    throw InputError({given},
                      fmt::format("is a scenario; `{}` reads a CSV table of measured runs. Was `shardsim "
                                  "check {}` meant?",
-                                 command, o.table));
-  std::error_code error;
-  if (fs::exists(o.table, error)) return MeasuredRuns(read_csv_file(o.table));
-  if (std::string found = library.find_table(o.table); !found.empty())
-    return MeasuredRuns(read_csv_file(found));
-  throw InputError({o.table}, "cannot be read: no such file, and no table of that name" +
-                                  suggestion(o.table, library.table_names()));
+                                 command, given));
+  return MeasuredRuns(
+      read_csv_file(find_file(given, library.find_table(given), "table", library.table_names())));
 }
 
 // A residual per measured run that has a time: of one table, or of all that came with the program.
@@ -280,11 +279,9 @@ int write_residuals(const Options& o, const Library& library) {
   std::vector<Residual> all;
   for (const std::string& name :
        o.table.empty() ? validation_tables(library) : std::vector<std::string>{o.table}) {
-    Options one = o;
-    one.table = name;
     const ProgressLine line(o);
     const ValidateResult result = validate(
-        read_measured("validate", one, library), {}, library,
+        read_measured("validate", name, library), {}, library,
         [&](std::size_t n, std::size_t total) { line.show(fmt::format("{} [{}/{}]", name, n, total)); });
     for (Residual& r : residuals(result, fs::path(name).stem().string())) all.push_back(std::move(r));
   }
@@ -302,7 +299,7 @@ int write_residuals(const Options& o, const Library& library) {
 int validate_command(const Options& o, const Library& library) {
   if (o.residuals) return write_residuals(o, library);
   if (o.table.empty()) throw InputError({"validate"}, "needs a CSV table of measured runs");
-  const MeasuredRuns table = read_measured("validate", o, library);
+  const MeasuredRuns table = read_measured("validate", o.table, library);
   ValidateOptions options{.by = o.by, .where = {}, .overlay = {}};
   if (!o.overlay.empty()) options.overlay = read_overlay(o.overlay, library);
   for (const std::string& condition : o.where) {
@@ -356,7 +353,7 @@ int calibrate_command(const Options& o, const Library& library) {
   if (o.free.empty())
     throw InputError({"calibrate"},
                      "needs --free KEY,KEY...; `shardsim calibrate --list` prints the constants");
-  const MeasuredRuns table = read_measured("calibrate", o, library);
+  const MeasuredRuns table = read_measured("calibrate", o.table, library);
   const CalibrateResult result = [&] {
     const ProgressLine line(o);
     return calibrate(table, {.free = o.free, .group = o.group, .folds = o.folds}, library,

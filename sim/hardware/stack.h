@@ -80,8 +80,8 @@ struct Stack {
   bool fused_softmax{};                  // of unfused attention: scale, mask and softmax are one kernel
   // Rate of the libraries' matrix products over that of the GPU file, which knows the libraries of 2024.
   std::array<double, architectures> gemm_efficiency{};
-  double
-      narrow_efficiency{};   // share of the usable memory bandwidth that its kernels reach on 16-bit elements
+  // Share of the usable memory bandwidth that its kernels reach on 16-bit elements.
+  double narrow_efficiency{};
   bool limit_all_gathers{};  // the default
   Nccl nccl;
 

@@ -6,15 +6,10 @@
 
 #include <fmt/format.h>
 
+#include "sim/base/scalar.h"
+
 namespace shardsim {
 namespace {
-
-std::string quoted(const std::string& cell) {
-  if (cell.find_first_of(",\"\n\r") == std::string::npos) return cell;
-  std::string out = "\"";
-  for (const char c : cell) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
-}
 
 using Cells = std::vector<std::pair<std::string, std::string>>;  // column, value
 
@@ -47,13 +42,13 @@ std::string write(const std::vector<Cells>& rows) {
             std::find(columns.begin(), columns.end(), column) == columns.end())
           columns.push_back(column);
   std::string out;
-  for (std::size_t c = 0; c < columns.size(); ++c) out += (c == 0 ? "" : ",") + quoted(columns[c]);
+  for (std::size_t c = 0; c < columns.size(); ++c) out += (c == 0 ? "" : ",") + csv_cell(columns[c]);
   out += "\n";
   for (const Cells& row : rows) {
     const std::map<std::string, std::string> values(row.begin(), row.end());
     for (std::size_t c = 0; c < columns.size(); ++c) {
       const auto found = values.find(columns[c]);
-      out += (c == 0 ? "" : ",") + (found == values.end() ? "" : quoted(found->second));
+      out += (c == 0 ? "" : ",") + (found == values.end() ? "" : csv_cell(found->second));
     }
     out += "\n";
   }

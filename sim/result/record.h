@@ -44,6 +44,7 @@ struct RecordedPart {
 struct RunRecord {
   std::string model, topology, gpu, generation, stack, stack_versions, strategy, precision;
   std::int64_t parameters = 0;
+  std::int64_t sharding_factor = 0;  // ranks that share one copy of the model; 0 = the strategy has none
   std::int64_t gpus = 0, micro_batch = 0, grad_accum = 0;
   std::vector<RecordedPart> parts;  // of a mixed cluster, in the order of the ranks
   std::int64_t global_batch = 0, global_batch_tokens = 0;

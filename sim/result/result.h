@@ -63,6 +63,8 @@ struct Memory {
   std::int64_t alloc_retries = 0;
   Bytes peak_host;  // of the node's memory, for this GPU
   Rank rank;        // with the highest reserved peak, as a share of its capacity; the figures are its own
+
+  friend bool operator==(const Memory&, const Memory&) = default;
 };
 
 // One part of a mixed cluster.

@@ -67,6 +67,10 @@ void check_number(const KeySpec& spec, const Scalar& value, const std::string& c
 
 }  // namespace
 
+bool trusted(std::string_view quality) {
+  return !quality.starts_with("outlier") && quality != "lengths-unknown";
+}
+
 MeasuredRuns::MeasuredRuns(CsvTable table) : table_(std::move(table)) {
   bool model = false, topology = false, measured = false;
   for (std::size_t c = 0; c < table_.header.size(); ++c) {
@@ -122,16 +126,10 @@ MeasuredRun MeasuredRuns::run(std::size_t row) const {
   if (cells.size() != table_.header.size())
     throw InputError(
         line, fmt::format("has {} cells; the header has {} columns", cells.size(), table_.header.size()));
-  MeasuredRun run{.id = id(row),
-                  .source = cell(row, "source"),
-                  .quality = cell(row, "quality"),
-                  .notes = cell(row, "notes"),
-                  .carried = {},
-                  .settings = {}};
+  MeasuredRun run{.id = id(row), .settings = {}};
   run.settings.scenario = line;
   for (std::size_t c = 0; c < cells.size(); ++c) {
     const std::string& column = table_.header[c].text;
-    if (carried(column)) run.carried.emplace_back(column, cells[c].text);
     if (known_without_key(column) || cells[c].text.empty()) continue;
     const Place place = table_.place(cells[c]);
     const KeySpec& spec = key_spec(column, place);

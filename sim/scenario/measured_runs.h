@@ -12,11 +12,12 @@
 
 namespace shardsim {
 
+// Whether a row of that quality may set a constant or an interval: no outlier, and its settings are known.
+bool trusted(std::string_view quality);
+
 struct MeasuredRun {
-  std::string id;  // "line 12" in a table without ids
-  std::string source, quality, notes;
-  std::vector<std::pair<std::string, std::string>> carried;  // columns x.*
-  Settings settings;                                         // with measured.*
+  std::string id;     // "line 12" in a table without ids
+  Settings settings;  // with measured.*
 };
 
 class MeasuredRuns {

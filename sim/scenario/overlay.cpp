@@ -19,10 +19,7 @@ constexpr std::uintmax_t file_mib_max = 16;
 constexpr const char* no_constants[] = {"name", "source", "versions", "architecture"};
 
 Scalar scalar_or_text(const toml::node& node) {
-  if (const auto* b = node.as_boolean()) return b->get();
-  if (const auto* i = node.as_integer()) return i->get();
-  if (const auto* d = node.as_floating_point()) return d->get();
-  if (const auto* s = node.as_string()) return s->get();
+  if (const std::optional<Scalar> scalar = scalar_of(node)) return *scalar;
   std::ostringstream text;
   if (const toml::array* array = node.as_array())
     text << *array;

@@ -75,6 +75,15 @@ std::vector<Comparison> comparisons(const Scenario& scenario, const Result& r) {
   return result;
 }
 
+std::int64_t sharding_factor(const Strategy& strategy) {
+  return std::visit(
+      [](const auto& options) -> std::int64_t {
+        if constexpr (requires { options.sharding_factor; }) return options.sharding_factor;
+        return 0;
+      },
+      strategy);
+}
+
 OpGraph graph_of(const Scenario& scenario) {
   const OpGraph eager = build(scenario.model, scenario.workload);
   return scenario.compiled ? fuse(eager, *scenario.compiled) : eager;
@@ -130,6 +139,7 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
                    .strategy = scenario.strategy_name,
                    .precision = scenario.precision,
                    .parameters = parameter_count(graph),
+                   .sharding_factor = sharding_factor(scenario.strategy),
                    .gpus = scenario.gpus,
                    .micro_batch = scenario.workload.micro_batch,
                    .grad_accum = scenario.training.micro_batches,

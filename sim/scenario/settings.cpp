@@ -15,14 +15,6 @@ namespace {
 
 constexpr std::size_t axis_points_max = 10'000;
 
-std::optional<Scalar> scalar(const toml::node& node) {
-  if (const auto* b = node.as_boolean()) return Scalar{b->get()};
-  if (const auto* i = node.as_integer()) return Scalar{i->get()};
-  if (const auto* d = node.as_floating_point()) return Scalar{d->get()};
-  if (const auto* s = node.as_string()) return Scalar{s->get()};
-  return std::nullopt;
-}
-
 using Visit = std::function<void(const std::string& key, const Scalar& value, const Place& place)>;
 
 // Calls `visit` for every scalar under `node`, in file order within a table.
@@ -48,7 +40,7 @@ void flatten(const toml::node& node, const std::string& key, const std::string& 
     }
     return;
   }
-  const std::optional<Scalar> value = scalar(node);
+  const std::optional<Scalar> value = scalar_of(node);
   if (!value)
     throw InputError(place_of(node, file), fmt::format("{} is a date or time; no key takes one", key));
   visit(key, *value, place_of(node, file));
@@ -127,7 +119,7 @@ SweepAxis read_axis(const std::string& key, const toml::node& node, const std::s
 Scalar typed(const std::string& text) {
   try {
     const toml::table parsed = toml::parse("x = " + text, std::string_view("--set"));
-    if (const std::optional<Scalar> value = scalar(*parsed.get("x")); value && parsed.size() == 1)
+    if (const std::optional<Scalar> value = scalar_of(*parsed.get("x")); value && parsed.size() == 1)
       return *value;
   } catch (const toml::parse_error&) {  // a bare word
   }
@@ -140,7 +132,7 @@ SkipRule read_skip(const toml::table& table, const std::string& file) {
     const std::string key(k.str());
     const auto add = [&](const toml::node& one) {
       const Place place = place_of(one, file);
-      const std::optional<Scalar> value = scalar(one);
+      const std::optional<Scalar> value = scalar_of(one);
       if (!value)
         throw InputError(place,
                          fmt::format("[[sweep.skip]] compares \"{}\" with a value or a list of values", key));

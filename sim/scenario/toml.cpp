@@ -37,6 +37,14 @@ void replace(toml::table& base, toml::table&& over) {
 
 }  // namespace
 
+std::optional<Scalar> scalar_of(const toml::node& node) {
+  if (const auto* b = node.as_boolean()) return Scalar{b->get()};
+  if (const auto* i = node.as_integer()) return Scalar{i->get()};
+  if (const auto* d = node.as_floating_point()) return Scalar{d->get()};
+  if (const auto* s = node.as_string()) return Scalar{s->get()};
+  return std::nullopt;
+}
+
 toml::table merged(toml::table base, toml::table over) {
   replace(base, std::move(over));
   return base;

@@ -12,6 +12,7 @@
 #include <toml++/toml.h>
 
 #include "sim/base/error.h"
+#include "sim/base/scalar.h"
 #include "sim/base/units.h"
 
 namespace shardsim {
@@ -20,6 +21,9 @@ namespace shardsim {
 // 16 MiB, not TOML.
 toml::table parse_toml_file(const std::string& path);
 toml::table parse_toml_text(std::string_view text, const std::string& name);
+
+// None for tables, arrays, dates and times.
+std::optional<Scalar> scalar_of(const toml::node& node);
 
 // What `over` says replaces what `base` says, table by table; values keep their places.
 toml::table merged(toml::table base, toml::table over);

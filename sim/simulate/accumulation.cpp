@@ -49,18 +49,12 @@ class Continue {
   bool periodic_ = true;
 };
 
-bool same_memory(const Memory& a, const Memory& b) {
-  return a.peak_allocated == b.peak_allocated && a.peak_active == b.peak_active &&
-         a.peak_reserved == b.peak_reserved && a.alloc_retries == b.alloc_retries &&
-         a.peak_host == b.peak_host && a.rank == b.rank && a.at_peak == b.at_peak;
-}
-
 bool alike(const Result& a, const Result& b) {
   return a.steady && b.steady && !a.out_of_memory() && !b.out_of_memory() && a.steps == b.steps &&
-         a.slowest == b.slowest && a.phases.size() == b.phases.size() && same_memory(a.memory, b.memory) &&
+         a.slowest == b.slowest && a.phases.size() == b.phases.size() && a.memory == b.memory &&
          std::equal(a.parts.begin(), a.parts.end(), b.parts.begin(), b.parts.end(),
                     [](const PartResult& p, const PartResult& q) {
-                      return p.slowest == q.slowest && same_memory(p.memory, q.memory);
+                      return p.slowest == q.slowest && p.memory == q.memory;
                     });
 }
 

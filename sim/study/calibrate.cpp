@@ -76,8 +76,8 @@ Candidate candidate(const MeasuredRuns& table, std::size_t index, const Calibrat
                     const std::vector<FreeConstant>& constants, const Library& library) {
   Candidate c;
   c.row.id = table.id(index);
-  if (table.cell(index, "quality").starts_with("outlier")) {
-    c.excluded = "quality \"outlier\"";
+  if (const std::string quality = table.cell(index, "quality"); !trusted(quality)) {
+    c.excluded = fmt::format("quality \"{}\"", quality);
     return c;
   }
   try {

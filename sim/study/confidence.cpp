@@ -8,6 +8,9 @@
 
 #include <fmt/format.h>
 
+#include "sim/base/scalar.h"
+#include "sim/scenario/measured_runs.h"
+
 namespace shardsim {
 namespace {
 
@@ -42,17 +45,11 @@ std::string sharding_of(const RunRecord& run, const std::string& kind) {
   if (kind == "zero3") return "full";
   if (kind == "mics") return "hybrid";
   if (kind == "zero1" || kind == "zero2" || kind == "megatron-dp") return "optimizer";
-  const std::size_t factor = run.strategy.find("F=");  // "fsdp F=8"
-  if (factor == std::string::npos) return "none";
-  const std::int64_t ranks = std::atoll(run.strategy.c_str() + factor + 2);
-  return ranks == 1 ? "none" : ranks == run.gpus ? "full" : "hybrid";
+  if (run.sharding_factor <= 1) return "none";
+  return run.sharding_factor == run.gpus ? "full" : "hybrid";
 }
 
 double doublings(double a, double b) { return std::abs(std::log2(std::max(a, 1.0) / std::max(b, 1.0))); }
-
-bool counts(const Residual& row) {
-  return !row.quality.starts_with("outlier") && row.quality != "lengths-unknown";
-}
 
 struct Neighbour {
   double distance;
@@ -87,7 +84,7 @@ double weighted_quantile(std::vector<std::pair<double, double>> values, double s
 std::vector<const Residual*> those_that_count(const std::vector<Residual>& residuals) {
   std::vector<const Residual*> rows;
   for (const Residual& row : residuals)
-    if (counts(row)) rows.push_back(&row);
+    if (trusted(row.quality)) rows.push_back(&row);
   return rows;
 }
 
@@ -212,21 +209,6 @@ bool parse(const std::string& text, std::int64_t& value) {
 bool parse(const std::string& text, bool& value) {
   value = text == "1";
   return value || text == "0";
-}
-
-// Other tables of measurements, such as those of collectives, have no models.
-bool holds_runs(const std::string& path) {
-  const CsvRow header = read_csv_file(path).header;
-  return std::any_of(header.begin(), header.end(), [](const CsvCell& cell) {
-    return cell.text == "model" || cell.text.starts_with("model.");
-  });
-}
-
-std::string quoted(const std::string& cell) {
-  if (cell.find_first_of(",\"\n\r") == std::string::npos) return cell;
-  std::string out = "\"";
-  for (const char c : cell) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
 }
 
 }  // namespace
@@ -356,8 +338,7 @@ std::vector<Residual> read_residuals(const CsvTable& table) {
 std::vector<std::string> validation_tables(const Library& library) {
   std::vector<std::string> tables;
   for (const std::string& name : library.table_names())
-    if (name.starts_with("validation/") && name != residuals_table && holds_runs(library.find_table(name)))
-      tables.push_back(name);
+    if (name.starts_with("validation/") && name != residuals_table) tables.push_back(name);
   return tables;
 }
 
@@ -368,7 +349,7 @@ std::string to_csv(const std::vector<Residual>& residuals) {
   for (const Residual& row : residuals) {
     std::string line;
     fields(row, [&](const char* name, const auto& value) {
-      line += (std::string_view(name) == "id" ? "" : ",") + quoted(written(value));
+      line += (std::string_view(name) == "id" ? "" : ",") + csv_cell(written(value));
     });
     out += line + "\n";
   }

@@ -13,19 +13,18 @@
 namespace shardsim {
 namespace {
 
-std::optional<bool> fitted(const Settings& settings) {
-  if (const Setting* fits = settings.find("measured.fits")) return std::get<bool>(fits->value);
-  for (const auto& [key, setting] : settings.all())
-    if (key.starts_with("measured.") && std::holds_alternative<double>(setting.value)) return true;
-  return std::nullopt;
-}
-
 std::vector<std::string> measured_metrics(const Settings& settings) {
   std::vector<std::string> metrics;
   for (const auto& [key, setting] : settings.all())
     if (key.starts_with("measured.") && std::holds_alternative<double>(setting.value))
       metrics.push_back(key.substr(key.find('.') + 1));
   return metrics;
+}
+
+// A run with any figure fitted.
+std::optional<bool> fitted(const Settings& settings, const std::vector<std::string>& metrics) {
+  if (const Setting* fits = settings.find("measured.fits")) return std::get<bool>(fits->value);
+  return metrics.empty() ? std::nullopt : std::optional(true);
 }
 
 void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t index, const Library& library,
@@ -35,8 +34,8 @@ void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t inde
   row.quality = table.cell(index, "quality");
   try {
     const MeasuredRun measured = table.run(index);
-    row.fitted = fitted(measured.settings);
     row.unanswered = measured_metrics(measured.settings);
+    row.fitted = fitted(measured.settings, row.unanswered);
     const RunRecord run = shardsim::run(resolve(measured.settings, library, overlay));
     row.label = fmt::format("{}, {} x {}, {}", run.model, run.gpus, run.topology, run.strategy);
     row.simulated = true;

@@ -1,4 +1,4 @@
-// Do collectives take the time that nccl-tests measured? scenarios/validation/nccl-busbw.csv holds the
+// Do collectives take the time that nccl-tests measured? tests/collective/measured/ holds the
 // published bus bandwidths with their sources, and for each which topology, GPUs and algorithm (forced or
 // NCCL's choice) stand for it, or why none does. Figures published without a size are peaks; 8 GiB stand for
 // it, and four nodes for "multi".
@@ -8,7 +8,6 @@
 // (the form of NVLS' filling; its constants are NCCL's). Nothing is set per row.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -17,25 +16,13 @@
 #include <fmt/format.h>
 
 #include "sim/collective/plan.h"
+#include "sim/scenario/csv.h"
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
 
 namespace shardsim {
 namespace {
-
-std::vector<std::string> cells_of(const std::string& line) {
-  std::vector<std::string> cells(1);
-  bool quoted = false;
-  for (const char c : line)
-    if (c == '"')
-      quoted = !quoted;
-    else if (c == ',' && !quoted)
-      cells.emplace_back();
-    else
-      cells.back() += c;
-  return cells;
-}
 
 struct Point {
   std::string series, excluded;
@@ -46,17 +33,6 @@ struct Point {
   double error() const { return predicted / measured - 1; }
 };
 
-Scenario on(const std::string& topology) {
-  Settings settings;
-  settings.scenario = {topology};
-  const Origin origin{Origin::Kind::flag, {topology}, {}};
-  settings.set("topology", topology, origin);
-  settings.set("model", std::string("gpt2"), origin);
-  settings.set("cluster.gpus", std::int64_t{1}, origin);
-  settings.set("training.stack", std::string("eager-2023"), origin);
-  return resolve(settings, test_library());
-}
-
 CollectiveKind kind_named(const std::string& text) {
   for (int k = 0; k < collective_kinds; ++k)
     if (name(static_cast<CollectiveKind>(k)) == text) return static_cast<CollectiveKind>(k);
@@ -66,7 +42,7 @@ CollectiveKind kind_named(const std::string& text) {
 
 void predict(Point& point, const std::string& topology, int gpus, CollectiveKind kind,
              const std::string& algorithm) {
-  const Scenario s = on(topology);
+  const Scenario s = scenario_on(topology);
   // A part of a node, or whole nodes: the first GPUs of each.
   const Topology fabric(s.topology, s.gpu, gpus);
   std::vector<Rank> ranks(static_cast<std::size_t>(gpus));
@@ -83,19 +59,16 @@ void predict(Point& point, const std::string& topology, int gpus, CollectiveKind
 }
 
 std::vector<Point> points() {
-  std::ifstream in(std::string(SHARDSIM_SOURCE_DIR) + "/scenarios/validation/nccl-busbw.csv");
-  REQUIRE(in.good());
-  std::string line;
-  std::getline(in, line);
-  const std::vector<std::string> columns = cells_of(line);
+  const CsvTable table =
+      read_csv_file(std::string(SHARDSIM_SOURCE_DIR) + "/tests/collective/measured/nccl-busbw.csv");
   std::vector<Point> all;
-  while (std::getline(in, line)) {
-    const std::vector<std::string> cells = cells_of(line);
-    REQUIRE(cells.size() == columns.size());
+  for (const CsvRow& row : table.rows) {
+    REQUIRE(row.size() == table.header.size());
     const auto cell = [&](const char* column) {
-      const auto found = std::find(columns.begin(), columns.end(), column);
-      REQUIRE(found != columns.end());
-      return cells[static_cast<std::size_t>(found - columns.begin())];
+      const auto found = std::find_if(table.header.begin(), table.header.end(),
+                                      [&](const CsvCell& c) { return c.text == column; });
+      REQUIRE(found != table.header.end());
+      return row[static_cast<std::size_t>(found - table.header.begin())].text;
     };
     Point point;
     point.excluded = cell("excluded");

@@ -17,15 +17,6 @@ namespace shardsim {
 namespace {
 using namespace literals;
 
-Scenario on(const std::string& topology) {
-  Settings settings;
-  settings.scenario = {topology};
-  const Origin origin{Origin::Kind::flag, {topology}, {}};
-  settings.set("topology", topology, origin);
-  settings.set("model", std::string("gpt2"), origin);
-  settings.set("cluster.gpus", std::int64_t{1}, origin);
-  return resolve(settings, test_library());
-}
 Topology nodes_of(const Scenario& s, int nodes) { return {s.topology, s.gpu, s.topology.node.gpus * nodes}; }
 RingFabric whole(const Topology& t) {
   std::vector<Rank> ranks;
@@ -69,7 +60,7 @@ constexpr Expected table[] = {
 TEST_CASE("nodes carry what was measured, over as many channels as NCCL lays") {
   for (const Expected& e : table) {
     CAPTURE(e.topology);
-    const Scenario s = on(e.topology);
+    const Scenario s = scenario_on(e.topology);
     const RingFabric one = whole(nodes_of(s, 1)), two = whole(nodes_of(s, 2));
     CHECK(gb_per_s(*one.node_rate) == doctest::Approx(e.intra).epsilon(0.05));
     CHECK(one.channels == e.intra_channels);
@@ -82,7 +73,7 @@ TEST_CASE("nodes carry what was measured, over as many channels as NCCL lays") {
 TEST_CASE("every topology loads, with a source, and runs every collective") {
   for (const std::string& name : test_library().names("topologies")) {
     CAPTURE(name);
-    const Scenario s = on(name);
+    const Scenario s = scenario_on(name);
     CHECK_FALSE(s.topology.source.empty());
     const Topology t = nodes_of(s, s.topology.node.nics > 0 ? 4 : 1);
     if (t.gpus() == 1) continue;
@@ -99,7 +90,7 @@ TEST_CASE("every topology loads, with a source, and runs every collective") {
 }
 
 TEST_CASE("a GPU without a NIC beside it reaches the nearest over the host") {
-  const Scenario s = on("gcp-a2-highgpu-8g");
+  const Scenario s = scenario_on("gcp-a2-highgpu-8g");
   const Topology t = nodes_of(s, 4);
   for (int gpu = 0; gpu < 8; ++gpu) {
     const RingFabric fabric = ring_fabric(t, std::vector<Rank>{{gpu}, {8 + gpu}, {16 + gpu}, {24 + gpu}});
@@ -132,7 +123,7 @@ TEST_CASE("hybrid sharding: all-reduces between nodes, one GPU of each, share th
   for (const char* name : {"dgx1-v100-32gb", "dgx-a100-80gb", "aws-p4d", "a100-80gb-400gbps", "dgx-h100",
                            "gcp-a2-highgpu-8g", "aws-p3dn", "dgx2-v100-32gb"}) {
     CAPTURE(name);
-    const Scenario s = on(name);
+    const Scenario s = scenario_on(name);
     const Topology t = nodes_of(s, 4);
     const int gpus = t.gpus_per_node();
     const double all = gb_per_s(*whole(t).network_rate);
@@ -143,7 +134,7 @@ TEST_CASE("hybrid sharding: all-reduces between nodes, one GPU of each, share th
 }
 
 TEST_CASE("groups of two nodes each do not meet under one switch") {
-  const Scenario s = on("aws-p4d");
+  const Scenario s = scenario_on("aws-p4d");
   const Topology t = nodes_of(s, 4);
   for (const Bandwidth rate : together(t, Mesh{.world = 32, .shard = 16}, Axis::shard))
     CHECK(rate == *whole(t).network_rate);

@@ -13,6 +13,7 @@
 
 #include "tests/support/hardware.h"
 #include "tests/support/print.h"
+#include "tests/support/small_llama.h"
 #include "tests/support/tiny_model.h"
 
 namespace shardsim {
@@ -196,18 +197,7 @@ TEST_CASE("fusing again changes nothing; nor does fusing what has no memory-boun
 
 // LLaMA's block in bf16, by hand: h = tokens * hidden, f = tokens * feed-forward, 2 bytes each.
 TEST_CASE("LLaMA's block becomes one kernel per chain between its products") {
-  const ModelSpec spec{.family = Family::llama,
-                       .layers = 2,
-                       .hidden = 256,
-                       .heads = 4,
-                       .kv_heads = 4,
-                       .head_dim = 64,
-                       .ffn = 640,
-                       .vocab = 1000,
-                       .positions = Positions::rotary,
-                       .activation = Activation::swiglu,
-                       .norm = Norm::rmsnorm,
-                       .bias = false};
+  const ModelSpec spec = small_llama(2, 640, 1000);
   const std::int64_t tokens = 2 * 128;
   const OpGraph graph = fuse(build(spec, {.micro_batch = 2,
                                           .sequence = 128,
@@ -264,18 +254,7 @@ TEST_CASE(
 }
 
 TEST_CASE("compiled fp8 casts an operand once for all products that read it") {
-  const ModelSpec spec{.family = Family::llama,
-                       .layers = 1,
-                       .hidden = 256,
-                       .heads = 4,
-                       .kv_heads = 4,
-                       .head_dim = 64,
-                       .ffn = 640,
-                       .vocab = 1000,
-                       .positions = Positions::rotary,
-                       .activation = Activation::swiglu,
-                       .norm = Norm::rmsnorm,
-                       .bias = false};
+  const ModelSpec spec = small_llama(1, 640, 1000);
   const OpGraph graph = fuse(
       build(spec, {.micro_batch = 2, .sequence = 128, .attention = AttentionKind::flash2, .numerics = fp8}),
       CompileScope::blocks);

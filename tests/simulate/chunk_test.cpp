@@ -174,6 +174,18 @@ Time fluid_alone(const Plan& plan, const RingFabric& fabric, const Topology& t) 
   return plan.latency + plan.wire / rate;
 }
 
+// Alone at the chunk level: what each message carries, and when the last of them is through.
+std::pair<MessageLoad, Time> chunks_alone(const Plan& plan, const RingFabric& fabric,
+                                          const MessagePattern& pattern, const Topology& t,
+                                          CollectiveKind kind, Bytes bytes) {
+  std::vector<Bandwidth> capacity;
+  for (int l = 0; l < t.links(); ++l) capacity.push_back(t.capacity({l}));
+  ChunkNetwork network(capacity, {pattern});
+  const MessageLoad load = message_load(plan, fabric, kind, bytes, plan.cap);
+  network.start({0}, load, before_messages(plan, fabric, kind));
+  return {load, network.advance(std::nullopt).front().at};
+}
+
 // Within one step: its message and its latency. A chunk may cross one network hop more than the fluid level
 // counts, in each pass.
 TEST_CASE("a ring alone takes as long as at the fluid level, to within a step") {
@@ -190,12 +202,7 @@ TEST_CASE("a ring alone takes as long as at the fluid level, to within a step") 
           CAPTURE(std::string(shape.name));
           CAPTURE(bytes.count);
           CAPTURE(std::string(name(plan.protocol)));
-          std::vector<Bandwidth> capacity;
-          for (int l = 0; l < t.links(); ++l) capacity.push_back(t.capacity({l}));
-          ChunkNetwork network(capacity, {pattern});
-          const MessageLoad load = message_load(plan, fabric, kind, bytes, plan.cap);
-          network.start({0}, load, before_messages(plan, fabric, kind));
-          const Time end = network.advance(std::nullopt).front().at;
+          const auto [load, end] = chunks_alone(plan, fabric, pattern, t, kind, bytes);
           const int passes = kind == CollectiveKind::all_reduce ? 2 : 1;
           const Time step =
               std::min(load.bytes, load.chunk) / plan.cap + std::max(plan.step_inside, plan.step_between);
@@ -221,12 +228,7 @@ TEST_CASE("a double tree alone takes as long as at the fluid level, to within tw
         CAPTURE(std::string(shape.name));
         CAPTURE(bytes.count);
         CAPTURE(std::string(name(plan.protocol)));
-        std::vector<Bandwidth> capacity;
-        for (int l = 0; l < t.links(); ++l) capacity.push_back(t.capacity({l}));
-        ChunkNetwork network(capacity, {pattern});
-        const MessageLoad load = message_load(plan, fabric, CollectiveKind::all_reduce, bytes, plan.cap);
-        network.start({0}, load, before_messages(plan, fabric, CollectiveKind::all_reduce));
-        const Time end = network.advance(std::nullopt).front().at;
+        const auto [load, end] = chunks_alone(plan, fabric, pattern, t, CollectiveKind::all_reduce, bytes);
         const Time slack = plan.step_between * 4 + (std::min(load.bytes, load.chunk) / load.pace) * 2;
         CHECK(end >= fluid_alone(plan, fabric, t) - slack);
         CHECK(end <= fluid_alone(plan, fabric, t) + slack);

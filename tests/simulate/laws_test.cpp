@@ -7,6 +7,7 @@
 #include "sim/report/json.h"
 #include "sim/simulate/simulate.h"
 
+#include "tests/support/free_of_charge.h"
 #include "tests/support/print.h"
 #include "tests/support/random_scenario.h"
 #include "tests/support/seed.h"
@@ -142,26 +143,11 @@ TEST_CASE("one GPU has no collectives") {
   });
 }
 
-// Host, launch and driver free of charge.
-void free_host(Scenario& s) {
-  s.stack.host.fill({});
-  s.stack.launch_latency = s.stack.host_wake = s.stack.cuda_malloc = s.stack.cuda_malloc_per_gib =
-      s.stack.cuda_free = {};
-}
-
 TEST_CASE("with free communication and a free host a step takes its kernels' time") {
   for_random_scenarios(8, 60, [](Scenario s) {
     if (!s.parts.empty()) return;
     free_host(s);
-    s.gpu.interference = {};
-    s.gpu.pcie = s.gpu.nvlink = s.topology.node.nic = Bandwidth{4'000'000'000'000'000};
-    Nccl& n = s.stack.nccl;
-    for (PerProtocol* p :
-         {&n.ring_base, &n.tree_base, &n.ring_nvlink, &n.tree_nvlink, &n.ring_network, &n.tree_network})
-      p->fill({});
-    n.launch = s.topology.node.network_overhead = s.topology.node.transport.hop_latency = {};
-    n.nvlink_efficiency = {{1, 1.0}};
-    s.topology.node.transport.half_rate_mib = 0;
+    free_communication(s);
     s.stragglers.clear();
     s.training.sync_each_step = true;  // the timeline ends with the step
     std::vector<Span> timeline;

@@ -3,6 +3,7 @@
 //           distributed synchronous SGD", 2016, arXiv:1604.00981, section 2
 #include <doctest/doctest.h>
 
+#include "tests/support/free_of_charge.h"
 #include "tests/support/ideal_world.h"
 #include "tests/support/print.h"
 #include "tests/support/random_scenario.h"
@@ -71,18 +72,8 @@ Scenario bound_by_compute(const std::vector<std::pair<std::string, Scalar>>& set
   set("training.micro_batch", std::int64_t{2});
   for (const auto& [key, value] : sets) set(key, value);
   Scenario s = resolve(settings, test_library());
-  s.stack.host.fill({});
-  s.stack.launch_latency = s.stack.host_wake = {};
-  s.stack.cuda_malloc = s.stack.cuda_malloc_per_gib = s.stack.cuda_free = {};
-  s.gpu.interference = {};
-  s.gpu.pcie = s.gpu.nvlink = s.topology.node.nic = Bandwidth{4'000'000'000'000'000};
-  Nccl& n = s.stack.nccl;
-  for (PerProtocol* p :
-       {&n.ring_base, &n.tree_base, &n.ring_nvlink, &n.tree_nvlink, &n.ring_network, &n.tree_network})
-    p->fill({});
-  n.launch = s.topology.node.network_overhead = s.topology.node.transport.hop_latency = {};
-  n.nvlink_efficiency = {{1, 1.0}};
-  s.topology.node.transport.half_rate_mib = 0;
+  free_host(s);
+  free_communication(s);
   s.jitter.step_sigma = 0;
   s.gpu.sms = 1'000'000'000;  // the few that a waiting collective holds do not matter
   return s;

@@ -9,24 +9,14 @@
 
 #include "tests/support/print.h"
 #include "tests/support/programs.h"
+#include "tests/support/small_llama.h"
 #include "tests/support/tiny_model.h"
 
 namespace shardsim {
 namespace {
 
 OpGraph llama(const Numerics& numerics) {
-  const ModelSpec spec{.family = Family::llama,
-                       .layers = 4,
-                       .hidden = 256,
-                       .heads = 4,
-                       .kv_heads = 4,
-                       .head_dim = 64,
-                       .ffn = 704,
-                       .vocab = 512,
-                       .positions = Positions::rotary,
-                       .activation = Activation::swiglu,
-                       .norm = Norm::rmsnorm,
-                       .bias = false};
+  const ModelSpec spec = small_llama(4, 704, 512);
   return build(spec,
                {.micro_batch = 4, .sequence = 128, .attention = AttentionKind::flash2, .numerics = numerics});
 }
