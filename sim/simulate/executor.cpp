@@ -15,6 +15,7 @@ namespace {
 constexpr int steps_min = 3, steps_max = 8;
 constexpr std::size_t largest_live_shown = 8;
 constexpr Time latest = longest_work * 32;  // far from the end of Time
+constexpr std::size_t longest_chain = 32;   // operations
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -116,10 +117,19 @@ void Executor::wake(Agent agent) {
     host_due(r);
     return;
   }
-  if (ranks_[r].streams[at(s)].busy)
-    finish_front(r, s);
-  else
+  const StreamState& stream = ranks_[r].streams[at(s)];
+  if (!stream.busy) {
     touch(r, s);
+    return;
+  }
+  if (stream.queue.front().kind == StreamOp::Kind::kernel) {
+    follow_chain(r, s);
+    if (stream.updated + stream.left > now_) {  // the chain has become longer meanwhile
+      schedule_chain(r, s);
+      return;
+    }
+  }
+  finish_front(r, s);
 }
 
 void Executor::touch(RankClassId r, int s) { touched_.emplace_back(r, s); }
@@ -147,10 +157,9 @@ void Executor::conclude() {
 
 // Every rank has completed a step more: does it repeat the one before?
 bool Executor::finished() {
-  std::size_t completed = ranks_[RankClassId{0}].steps.size();
-  for (const RankState& rank : ranks_) completed = std::min(completed, rank.steps.size());
-  const int steps = static_cast<int>(completed) - 1;  // the first record is the end of the set-up
-  if (steps <= steps_completed_) return false;
+  int steps = steps_completed_;
+  while (at(steps + 1) < ranks_through_.size() && ranks_through_[at(steps + 1)] == ranks_.size()) ++steps;
+  if (steps == steps_completed_) return false;
   steps_completed_ = steps;
   if (causes_ != nullptr && steps > 0) forget_causes();
   if (steps < steps_min) return false;
@@ -209,7 +218,7 @@ void Executor::advance(RankClassId r, int s) {
       case StreamOp::Kind::phase: rank.account.phase(op.id, now_); break;
       case StreamOp::Kind::step_end: end_step(r); break;
     }
-    stream.queue.pop();
+    stream.pop();
   }
   if (stream.idle()) check_drained(r);
 }
@@ -231,7 +240,7 @@ void Executor::begin_kernel(RankClassId r, int s) {
   ++rank.running;
   if (const StreamOp& op = stream.queue.front(); causes_ != nullptr)
     causes_->begin(r, s,
-                   op.work == HostWork::optimizer_op ? Occurrence::Kind::optimizer : Occurrence::Kind::kernel,
+                   op.host == HostWork::optimizer_op ? Occurrence::Kind::optimizer : Occurrence::Kind::kernel,
                    {op.label}, op.issued_by, now_);
   if (s == default_stream.index) set_computing(r, true);
   launched(r, s);
@@ -258,31 +267,92 @@ void Executor::finish_front(RankClassId r, int s) {
   StreamState& stream = rank.streams[at(s)];
   const StreamOp& op = stream.queue.front();
   const bool kernel = op.kind == StreamOp::Kind::kernel;
-  const bool timed = s == default_stream.index;
-  stream.busy = false;
+  stream.busy = stream.paced = false;
   if (causes_ != nullptr)
-    causes_->end(r, s, now_,
-                 kernel
-                     ? now_ - stream.began -
-                           clocks_[at(job_.ranks[r].part)].pace({op.id}, {}, 1, job_.ranks[r].compute_scale)
-                     : Time{});
-  stream.log.push(
-      {.kind = kernel ? Activity::Kind::kernel : Activity::Kind::copy, .begin = stream.began, .end = now_});
+    causes_->end(r, s, now_, kernel ? now_ - stream.began - pace_of(r, {})({op.id}) : Time{});
   if (kernel) {
     --rank.running;
     if (rank.running > 0) ask_repace(r);
-    if (timed)
-      rank.account.spend(op.work == HostWork::optimizer_op ? Spent::optimizer : Spent::compute, now_);
+    kernel_ran(r, s, now_);
   } else {
     network_.stop(transfer_of(r, s));
-    if (timed) rank.account.spend(Spent::copies, now_);
+    stream.log.push({.kind = Activity::Kind::copy, .begin = stream.began, .end = now_});
+    if (s == default_stream.index) rank.account.spend(Spent::copies, now_);
   }
   if (timeline_ != nullptr)
     timeline_->push_back({kernel ? Span::Kind::kernel : Span::Kind::copy, job_.ranks[r].rank, s, stream.began,
                           now_, op.label});
-  stream.queue.pop();
+  stream.pop();
   touch(r, s);
 }
+
+void Executor::kernel_ran(RankClassId r, int s, Time end) {
+  StreamState& stream = ranks_[r].streams[at(s)];
+  stream.log.push({.kind = Activity::Kind::kernel, .begin = stream.began, .end = end});
+  if (s != default_stream.index) return;
+  const bool optimizer = stream.queue.front().host == HostWork::optimizer_op;
+  ranks_[r].account.spend(optimizer ? Spent::optimizer : Spent::compute, end);
+}
+
+// --- chains of kernels ----------------------------------------------------------------------------------
+// Kernels that follow each other on a stream with nothing between them that anybody waits for are one
+// wake-up, at the end of the last. What happened in between is made up for when somebody looks: the host that
+// polls or finds the queue full, or the rank whose kernels get other company.
+
+// Brings a stream that runs kernels up to this instant. Its front may end now, and be the last of the chain.
+void Executor::follow_chain(RankClassId r, int s) {
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s)];
+  if (!stream.busy || !stream.paced) return;
+  for (;;) {
+    const Time end = stream.updated + stream.left;
+    if (end > now_) return;
+    std::size_t next = 1;
+    while (next < stream.queue.size() && stream.queue[next].kind == StreamOp::Kind::marker) ++next;
+    if (next == stream.queue.size()) return;
+    const StreamOp& following = stream.queue[next];
+    if (following.kind != StreamOp::Kind::kernel || following.ready > end || causes_ != nullptr ||
+        timeline_ != nullptr)
+      return;
+    kernel_ran(r, s, end);
+    ++events_;
+    stream.markers_passed += static_cast<std::int64_t>(next) - 1;
+    const StreamOp& now_running = stream.queue[next];
+    const bool foreseen = next <= stream.foreseen;
+    stream.pace = stream.left =
+        foreseen ? Time{now_running.value} : pace_of(r, rank.company)({now_running.id});
+    stream.foreseen = foreseen ? stream.foreseen - next : 0;
+    stream.began = stream.updated = end;
+    for (; next > 0; --next) stream.pop();
+    launched(r, s);
+  }
+}
+
+// When the last kernel ends of those that will follow the running one without a gap, if nothing changes.
+Time Executor::end_of_chain(RankClassId r, int s) {
+  const RankState& rank = ranks_[r];
+  StreamState& stream = ranks_[r].streams[at(s)];
+  Time end = stream.updated + stream.left;
+  stream.foreseen = 0;
+  const bool host_waits_for_launch =
+      rank.host.state == HostState::State::queue_full && rank.host.stream.index == s;
+  if (host_waits_for_launch || causes_ != nullptr || timeline_ != nullptr) return end;
+  const KernelClock::Pace pace = pace_of(r, rank.company);
+  const std::size_t ops = std::min(stream.queue.size(), longest_chain);
+  for (std::size_t i = 1; i < ops; ++i) {
+    StreamOp& op = stream.queue[i];
+    if (op.kind != StreamOp::Kind::marker) {
+      if (op.kind != StreamOp::Kind::kernel || op.ready > end) break;
+      const Time takes = pace({op.id});
+      op.value = takes.count;
+      end += takes;
+    }
+    stream.foreseen = i;
+  }
+  return end;
+}
+
+void Executor::schedule_chain(RankClassId r, int s) { schedule(stream_agent(r, s), end_of_chain(r, s)); }
 
 void Executor::complete(RankClassId r, EventId e, int recorded_on) {
   RankState& rank = ranks_[r];
@@ -297,7 +367,7 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
     stream.log.inherit(log, stream.began);
     if (causes_ != nullptr) causes_->released(r, s, e, now_);
     if (s == default_stream.index) rank.account.spend_waiting(log, now_);
-    stream.queue.pop();
+    stream.pop();
     touch(r, s);
   }
   if (rank.host.state == HostState::State::waiting && rank.host.event == e &&
@@ -311,6 +381,8 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
 void Executor::end_step(RankClassId r) {
   RankState& rank = ranks_[r];
   rank.steps.push_back(rank.account.end_step(now_));
+  if (rank.steps.size() > ranks_through_.size()) ranks_through_.push_back(0);
+  ++ranks_through_[rank.steps.size() - 1];
   if (causes_ != nullptr) causes_->end_step(r);
 }
 
@@ -350,23 +422,29 @@ void Executor::repace(RankClassId r) {
   RankState& rank = ranks_[r];
   rank.repace = false;
   const Gpu& gpu = gpu_of(r);
-  KernelClock& clock = clocks_[at(job_.ranks[r].part)];
-  const Taken taken{.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, rank.wire)};
+  const Company company{
+      .taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, rank.wire)},
+      .sharers = rank.running};
+  const bool changed = company != rank.company;
+  if (changed)
+    for (int s = 0; s < streams(); ++s)
+      if (rank.streams[at(s)].paced) follow_chain(r, s);
+  rank.company = company;
   for (int s = 0; s < streams(); ++s) {
     StreamState& stream = rank.streams[at(s)];
     if (!stream.busy || stream.queue.front().kind != StreamOp::Kind::kernel) continue;
-    const Time pace = clock.pace({stream.queue.front().id}, taken, rank.running, job_.ranks[r].compute_scale);
+    if (stream.paced && !changed) continue;
+    const Time pace = pace_of(r, company)({stream.queue.front().id});
     if (!stream.paced) {
       stream.left = pace;
-    } else {
-      if (pace == stream.pace) continue;
+    } else if (pace != stream.pace) {
       const Wide left = Wide{(stream.left - (now_ - stream.updated)).count} * pace.count;
       stream.left = {static_cast<std::int64_t>((left + stream.pace.count - 1) / stream.pace.count)};
     }
+    if (!stream.paced || pace != stream.pace) stream.updated = now_;
     stream.paced = true;
     stream.pace = pace;
-    stream.updated = now_;
-    schedule(stream_agent(r, s), now_ + stream.left);
+    schedule_chain(r, s);
   }
 }
 
@@ -471,7 +549,7 @@ void Executor::finish_collective(CommunicatorId c) {
     if (timeline_ != nullptr)
       timeline_->push_back(
           {Span::Kind::collective, job_.ranks[r].rank, s, stream.began, now_, stream.queue.front().label});
-    stream.queue.pop();
+    stream.pop();
     touch(r, s);
   }
   comm.state = CommunicatorState::State::idle;
@@ -550,6 +628,10 @@ void Executor::push(RankClassId r, int s, StreamOp op) {
   if (causes_ != nullptr) op.issued_by = causes_->issuing(r);
   StreamState& stream = ranks_[r].streams[at(s)];
   const bool was_idle = stream.idle();
+  if (is_work(op)) {
+    op.work = least_time(r, op);
+    stream.work_queued += op.work;
+  }
   stream.queue.push(op);
   if (was_idle) touch(r, s);
 }
@@ -567,10 +649,11 @@ bool Executor::sleep_until_clock(RankClassId r) {
 bool Executor::issue(RankClassId r, StreamId s, StreamOp op, Time cost) {
   RankState& rank = ranks_[r];
   StreamState& stream = rank.streams[at(s.index)];
+  if (stream.outstanding >= cluster_.stack.launch_queue) follow_chain(r, s.index);
   if (stream.outstanding >= cluster_.stack.launch_queue) {
-    if (sleep_until_clock(r)) return false;
     rank.host.state = HostState::State::queue_full;
     rank.host.stream = s;
+    if (stream.busy && stream.paced) schedule_chain(r, s.index);  // one kernel at a time
     return false;
   }
   rank.host.clock += cost;
@@ -581,7 +664,7 @@ bool Executor::issue(RankClassId r, StreamId s, StreamOp op, Time cost) {
 
 bool Executor::execute(RankClassId r, const Launch& i) {
   return issue(r, i.stream,
-               {.kind = StreamOp::Kind::kernel, .work = i.work, .id = i.kernel.index, .label = i.label.index},
+               {.kind = StreamOp::Kind::kernel, .host = i.work, .id = i.kernel.index, .label = i.label.index},
                cluster_.stack.cost(i.work));
 }
 
@@ -601,14 +684,23 @@ bool Executor::execute(RankClassId r, const Copy& i) {
 }
 
 bool Executor::execute(RankClassId r, const Record& i) {
-  ++ranks_[r].events[at(i.event.index)].issued;
+  RankState& rank = ranks_[r];
+  EventState& event = rank.events[at(i.event.index)];
+  ++event.issued;
+  event.stream = i.stream.index;
+  event.work = rank.streams[at(i.stream.index)].work_queued;
   push(r, i.stream.index, {.kind = StreamOp::Kind::record, .id = i.event.index});
   return true;
 }
 
 bool Executor::execute(RankClassId r, const Wait& i) {
-  const std::int64_t records = ranks_[r].events[at(i.event.index)].issued;
-  push(r, i.stream.index, {.kind = StreamOp::Kind::wait, .id = i.event.index, .value = records});
+  const EventState& event = ranks_[r].events[at(i.event.index)];
+  push(r, i.stream.index,
+       {.kind = StreamOp::Kind::wait,
+        .id = i.event.index,
+        .label = event.stream,
+        .value = event.issued,
+        .work = event.work});
   return true;
 }
 
@@ -677,7 +769,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
     rank.account.host_was_busy(Spent::allocator_retry, *std::exchange(host.free_began, {}), host.clock);
     return true;
   }
-  if (!rank.pending.empty()) {
+  if (!rank.pending.empty() && !nothing_reusable(r)) {
     if (sleep_until_clock(r)) return false;
     poll(r);
   }
@@ -748,7 +840,9 @@ bool Executor::execute(RankClassId r, const Free& i) {
   for (int s = 0; s < streams(); ++s) {
     if ((waits >> s & 1) == 0) continue;
     ++streams_to_pass;
-    rank.streams[at(s)].freed.push_back(block);
+    StreamState& stream = rank.streams[at(s)];
+    if (stream.freed.empty()) rank.reusable_from = {};
+    stream.freed.push({block, stream.work_queued});
     push(r, s, {.kind = StreamOp::Kind::marker});
   }
   rank.pending.emplace_back(block, streams_to_pass);
@@ -758,10 +852,13 @@ bool Executor::execute(RankClassId r, const Free& i) {
 // process_events: freed blocks whose streams have passed can be reused.
 void Executor::poll(RankClassId r) {
   RankState& rank = ranks_[r];
-  for (StreamState& stream : rank.streams)
+  for (int s = 0; s < streams(); ++s) {
+    StreamState& stream = rank.streams[at(s)];
+    if (stream.freed.empty()) continue;
+    follow_chain(r, s);
     for (; stream.markers_polled < stream.markers_passed; ++stream.markers_polled) {
-      const BlockId block = stream.freed.front();
-      stream.freed.pop_front();
+      const BlockId block = stream.freed.front().block;
+      stream.freed.pop();
       const auto entry = std::find_if(rank.pending.begin(), rank.pending.end(),
                                       [&](const auto& p) { return p.first == block; });
       if (--entry->second > 0) continue;
@@ -769,6 +866,68 @@ void Executor::poll(RankClassId r) {
       rank.allocator.retire(block);
       note_memory(r);
     }
+  }
+}
+
+// Polling now, on the host's clock, would find nothing: the GPU cannot get to any marker by then.
+bool Executor::nothing_reusable(RankClassId r) {
+  RankState& rank = ranks_[r];
+  if (rank.host.clock >= rank.reusable_from) rank.reusable_from = first_marker(r);
+  return rank.host.clock < rank.reusable_from;
+}
+
+// A lower bound.
+Time Executor::first_marker(RankClassId r) {
+  RankState& rank = ranks_[r];
+  Time first = latest;
+  for (int s = 0; s < streams(); ++s) {
+    const StreamState& stream = rank.streams[at(s)];
+    if (stream.freed.empty()) continue;
+    follow_chain(r, s);
+    const bool passed = stream.markers_polled < stream.markers_passed;
+    first = std::min(first, passed ? now_ : reaches(r, s, stream.freed.front().work));
+  }
+  return first;
+}
+
+// A lower bound of when a stream gets to the place in its queue that has so much work before it: what is
+// between here and there takes at least that long.
+Time Executor::reaches(RankClassId r, int s, Time work) {
+  const RankState& rank = ranks_[r];
+  follow_chain(r, s);
+  const StreamState& stream = rank.streams[at(s)];
+  const StreamOp& front = stream.queue.front();
+  if (stream.busy) return now_ + least_left(r, s) + (work - stream.work_done - front.work);
+  Time from = std::max(now_, front.ready);
+  if (stream.blocked_on != StreamState::not_blocked)
+    from = std::max(from, reaches(r, front.label, front.work));
+  return from + (work - stream.work_done);
+}
+
+// Of the front.
+Time Executor::least_left(RankClassId r, int s) {
+  const StreamState& stream = ranks_[r].streams[at(s)];
+  const StreamOp& op = stream.queue.front();
+  if (op.kind == StreamOp::Kind::kernel && stream.paced && stream.pace.count > 0) {
+    const Wide left = (stream.left - (now_ - stream.updated)).count;
+    return {static_cast<std::int64_t>(left * op.work.count / stream.pace.count)};
+  }
+  if (op.kind != StreamOp::Kind::collective || chunks_) return {};
+  const CollectiveId what{op.id};
+  const CommunicatorId c = job_.ranks[r].communicator[program_.collectives[what].group];
+  const CommunicatorState& comm = communicators_[c];
+  if (comm.state == CommunicatorState::State::gathering) return op.work;
+  if (comm.state == CommunicatorState::State::latency) return op.work - (now_ - comm.began);
+  const Wide left = comm.moving.left - Wide{comm.moving.rate.count} * (now_ - comm.moving.updated).count;
+  return {static_cast<std::int64_t>(std::max(Wide{0}, left) / plan_of(c, what).cap.count)};
+}
+
+// How long it takes on an idle GPU and an idle network; 0 where that is not known.
+Time Executor::least_time(RankClassId r, const StreamOp& op) {
+  if (op.kind == StreamOp::Kind::kernel) return pace_of(r, {})({op.id});
+  if (op.kind != StreamOp::Kind::collective || chunks_) return {};
+  const CollectiveId what{op.id};
+  return plan_of(job_.ranks[r].communicator[program_.collectives[what].group], what).alone();
 }
 
 // A row per change, on the host's clock; of changes at one instant that go one way, only the last.

@@ -11,7 +11,6 @@
 //   use
 #pragma once
 
-#include <deque>
 #include <optional>
 #include <vector>
 
@@ -36,6 +35,8 @@ namespace shardsim {
 
 struct EventState {
   std::int64_t issued = 0, completed = 0;  // records
+  int stream = 0;                          // of the last one issued,
+  Time work{};                             // and the work before it there
 };
 
 struct HostState {
@@ -81,10 +82,12 @@ struct RankState {
   HostState host{};
   Ledger ledger{};
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
+  Time reusable_from{};                            // no freed block can be reused before: a lower bound
   std::int64_t alloc_retries = 0;
   Bandwidth wire{};     // of the collectives it takes part in
   int sms = 0;          // they hold
   int running = 0;      // kernels
+  Company company{};    // theirs, as of the last repace
   bool repace = false;  // listed in to_repace_
   bool computing = false;
   TimeAccount account{};
@@ -155,6 +158,10 @@ class Executor {
   void touch(RankClassId r, int s);
   void advance(RankClassId r, int s);
   void begin_kernel(RankClassId r, int s);
+  void follow_chain(RankClassId r, int s);
+  Time end_of_chain(RankClassId r, int s);
+  void schedule_chain(RankClassId r, int s);
+  void kernel_ran(RankClassId r, int s, Time end);
   void begin_copy(RankClassId r, int s);
   void finish_front(RankClassId r, int s);         // kernel or copy
   void complete(RankClassId r, EventId e, int s);  // a record on stream s
@@ -163,6 +170,10 @@ class Executor {
   void set_computing(RankClassId r, bool computing);
   void ask_repace(RankClassId r);
   void repace(RankClassId r);
+  KernelClock::Pace pace_of(RankClassId r, const Company& company) {
+    const RankClass& rank = job_.ranks[r];
+    return clocks_[static_cast<std::size_t>(rank.part)].pace(company, rank.compute_scale);
+  }
   void launched(RankClassId r, int s);  // an outstanding launch begins
 
   // --- collectives ---
@@ -197,6 +208,11 @@ class Executor {
   bool sleep_until_clock(RankClassId r);
   void host_due(RankClassId r);
   void poll(RankClassId r);
+  bool nothing_reusable(RankClassId r);
+  Time first_marker(RankClassId r);
+  Time reaches(RankClassId r, int s, Time work);
+  Time least_left(RankClassId r, int s);
+  Time least_time(RankClassId r, const StreamOp& op);
   Time cost(const DriverCalls& calls) const;
   void note_memory(RankClassId r);
   void out_of_memory(RankClassId r, TensorId tensor, Bytes refused);
@@ -223,6 +239,7 @@ class Executor {
   std::vector<std::pair<RankClassId, int>> touched_;  // streams that may advance
   std::vector<RankClassId> hosts_due_, to_repace_;
   std::int64_t events_ = 0;
+  std::vector<std::size_t> ranks_through_;  // by step: how many rank classes have completed it
   int steps_completed_ = 0;
   bool steady_ = false;
   std::optional<OutOfMemory> oom_;

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 #include "sim/base/collective_kind.h"
+#include "sim/engine/fifo.h"
 #include "sim/memory/caching_allocator.h"
 #include "sim/program/program.h"
 
@@ -55,45 +55,30 @@ struct StreamOp {
     step_end,
   };
   Kind kind;
-  HostWork work{};      // kernel
-  std::int32_t id = 0;  // KernelId, CollectiveId, EventId; copy: direction; phase: LabelId or -1
-  std::int32_t label = 0;
+  HostWork host{};             // kernel
+  std::int32_t id = 0;         // KernelId, CollectiveId, EventId; copy: direction; phase: LabelId or -1
+  std::int32_t label = 0;      // wait: the stream of the last record
   std::int32_t issued_by = 0;  // if the causes are recorded: the occurrence on the host
-  std::int64_t value = 0;      // wait: how many records of the event must have completed; copy: bytes
-  Time ready{};                // the host has issued it and the launch has reached the GPU
+  // wait: how many records of the event must have completed; copy: bytes; kernel, if foreseen: its pace
+  std::int64_t value = 0;
+  Time work{};   // kernel, collective: takes at least so long; wait: work before the last record
+  Time ready{};  // the host has issued it and the launch has reached the GPU
 };
 
-// First in, first out, without allocation once it has grown.
-class OpQueue {
- public:
-  bool empty() const { return size_ == 0; }
-  const StreamOp& front() const { return ring_[head_]; }
-  void push(const StreamOp& op) {
-    if (size_ == ring_.size()) grow();
-    ring_[(head_ + size_++) & (ring_.size() - 1)] = op;
-  }
-  void pop() {
-    head_ = (head_ + 1) & (ring_.size() - 1);
-    --size_;
-  }
+constexpr bool is_work(const StreamOp& op) {
+  return op.kind == StreamOp::Kind::kernel || op.kind == StreamOp::Kind::collective;
+}
 
- private:
-  void grow() {
-    std::vector<StreamOp> larger;
-    larger.reserve(2 * ring_.size());
-    for (std::size_t i = 0; i < size_; ++i) larger.push_back(ring_[(head_ + i) & (ring_.size() - 1)]);
-    larger.resize(2 * ring_.size());
-    ring_ = std::move(larger);
-    head_ = 0;
-  }
-  std::vector<StreamOp> ring_ = std::vector<StreamOp>(64);  // a power of two
-  std::size_t head_ = 0, size_ = 0;
+struct FreedBlock {
+  BlockId block;
+  Time work;  // before its marker
 };
 
 struct StreamState {
   static constexpr std::int32_t not_blocked = -1;
 
-  OpQueue queue;
+  Fifo<StreamOp> queue;
+  Time work_queued, work_done;            // least times of all that was ever in the queue, and has left it
   bool busy = false;                      // the front is running
   std::int32_t blocked_on = not_blocked;  // event the front waits for
   Time began;                             // of the front, or of its wait
@@ -103,11 +88,16 @@ struct StreamState {
   // A running kernel: its duration if nothing changes, and what is left of it at `updated`.
   bool paced = false;
   Time pace, left, updated;
+  std::size_t foreseen = 0;  // operations behind it whose pace is known
 
   // Freed blocks that wait for this stream, in order; a marker in the queue stands for each.
-  std::deque<BlockId> freed;
+  Fifo<FreedBlock> freed;
   std::int64_t markers_passed = 0, markers_polled = 0;
 
+  void pop() {
+    if (is_work(queue.front())) work_done += queue.front().work;
+    queue.pop();
+  }
   bool idle() const { return queue.empty() && !busy; }
 };
 
