@@ -1,6 +1,7 @@
 #include "sim/simulate/executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <utility>
 
@@ -71,17 +72,15 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
 // --- one instant ----------------------------------------------------------------------------------------
 
 void Executor::run() {
-  for (const RankClassId r : ids(ranks_)) hosts_due_.push_back(r);
+  for (const RankClassId r : ids(ranks_)) activate(r);
+  settle_active();
   for (;;) {
-    do {
-      due_.clear();
-      if (agenda_.next() == now_) agenda_.take(now_, due_);
-      events_ += static_cast<std::int64_t>(due_.size());
-      for (const Agent agent : due_) wake(agent);
-      settle();
-      if (agenda_.next() != now_) run_hosts();
-    } while (agenda_.next() == now_ || !touched_.empty() || !hosts_due_.empty());
+    while (agenda_.next() == now_) instant();
     conclude();
+    if (!active_.empty()) {
+      settle_active();
+      continue;
+    }
     if (finished()) return;
     if (chunks_)
       for (const auto& [transfer, end] : chunks_->advance(agenda_.next())) schedule(agent_of(transfer), end);
@@ -100,19 +99,32 @@ void Executor::schedule(Agent agent, Time at) {
   agenda_.set(agent, at);
 }
 
-void Executor::wake(Agent agent) {
-  const int per_rank = streams() + 1;
-  const int rank_agents = static_cast<int>(ranks_.size()) * per_rank;
-  if (agent.index >= rank_agents) {
-    const CommunicatorId c{agent.index - rank_agents};
-    if (communicators_[c].state == CommunicatorState::State::latency)
-      begin_transfer(c);
-    else
-      finish_collective(c);
-    return;
+// What is due now: collectives first, as they touch many ranks; then each rank by itself, all that it does at
+// this instant in one go, while its state is at hand.
+void Executor::instant() {
+  due_.clear();
+  agenda_.take(now_, due_);
+  events_ += static_cast<std::int64_t>(due_.size());
+  const auto collectives = std::lower_bound(due_.begin(), due_.end(), communicator_agent({0}));
+  for (auto agent = collectives; agent != due_.end(); ++agent)
+    wake(CommunicatorId{agent->index - communicator_agent({0}).index});
+  for (auto agent = due_.begin(); agent != collectives;) {
+    const RankClassId r{agent->index / (streams() + 1)};
+    for (; agent != collectives && agent->index <= host_agent(r).index; ++agent)
+      wake(r, agent->index - stream_agent(r, 0).index);
+    settle(r);
   }
-  const RankClassId r{agent.index / per_rank};
-  const int s = agent.index % per_rank;
+  settle_active();
+}
+
+void Executor::wake(CommunicatorId c) {
+  if (communicators_[c].state == CommunicatorState::State::latency)
+    begin_transfer(c);
+  else
+    finish_collective(c);
+}
+
+void Executor::wake(RankClassId r, int s) {
   if (s == streams()) {
     host_due(r);
     return;
@@ -132,26 +144,46 @@ void Executor::wake(Agent agent) {
   finish_front(r, s);
 }
 
-void Executor::touch(RankClassId r, int s) { touched_.emplace_back(r, s); }
+void Executor::activate(RankClassId r) {
+  if (std::exchange(ranks_[r].active, true)) return;
+  active_.push_back(r);
+}
 
-void Executor::settle() {
-  for (std::size_t i = 0; i < touched_.size(); ++i) advance(touched_[i].first, touched_[i].second);
-  touched_.clear();
+void Executor::touch(RankClassId r, int s) {
+  ranks_[r].touched |= std::uint64_t{1} << s;
+  activate(r);
 }
 
 void Executor::host_due(RankClassId r) {
   ranks_[r].host.state = HostState::State::due;
-  hosts_due_.push_back(r);
+  activate(r);
 }
 
-void Executor::run_hosts() {
-  for (std::size_t i = 0; i < hosts_due_.size(); ++i) run_host(hosts_due_[i]);
-  hosts_due_.clear();
+void Executor::settle_active() {
+  for (std::size_t i = 0; i < active_.size(); ++i)
+    if (ranks_[active_[i]].active) settle(active_[i]);
+  active_.clear();
+}
+
+// Streams, then the host, until neither has anything more to do at this instant.
+void Executor::settle(RankClassId r) {
+  RankState& rank = ranks_[r];
+  do {
+    while (rank.touched != 0) {
+      const int s = std::countr_zero(rank.touched);
+      rank.touched &= rank.touched - 1;
+      advance(r, s);
+    }
+    if (rank.host.state == HostState::State::due) run_host(r);
+  } while (rank.touched != 0 || rank.host.state == HostState::State::due);
+  rank.active = false;
+  if (rank.repace && company_of(r) == rank.company) repace(r);  // nobody else needs to have settled
 }
 
 void Executor::conclude() {
   for (const TransferId t : network_.solve()) change_rate(t);
-  for (const RankClassId r : to_repace_) repace(r);
+  for (const RankClassId r : to_repace_)
+    if (ranks_[r].repace) repace(r);
   to_repace_.clear();
 }
 
@@ -321,7 +353,7 @@ void Executor::follow_chain(RankClassId r, int s) {
     const bool foreseen = next <= stream.foreseen;
     stream.pace = stream.left =
         foreseen ? Time{now_running.value} : pace_of(r, rank.company)({now_running.id});
-    stream.foreseen = foreseen ? stream.foreseen - next : 0;
+    stream.foreseen = foreseen ? stream.foreseen - static_cast<std::uint32_t>(next) : 0;
     stream.began = stream.updated = end;
     for (; next > 0; --next) stream.pop();
     launched(r, s);
@@ -347,7 +379,7 @@ Time Executor::end_of_chain(RankClassId r, int s) {
       op.value = takes.count;
       end += takes;
     }
-    stream.foreseen = i;
+    stream.foreseen = static_cast<std::uint32_t>(i);
   }
   return end;
 }
@@ -416,15 +448,19 @@ void Executor::ask_repace(RankClassId r) {
   to_repace_.push_back(r);
 }
 
+Company Executor::company_of(RankClassId r) const {
+  const RankState& rank = ranks_[r];
+  const Gpu& gpu = gpu_of(r);
+  return {.taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, rank.wire)},
+          .sharers = rank.running};
+}
+
 // Gives every running kernel the duration it has beside today's collectives and kernels; what is left of it
 // scales with the duration.
 void Executor::repace(RankClassId r) {
   RankState& rank = ranks_[r];
   rank.repace = false;
-  const Gpu& gpu = gpu_of(r);
-  const Company company{
-      .taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, rank.wire)},
-      .sharers = rank.running};
+  const Company company = company_of(r);
   const bool changed = company != rank.company;
   if (changed)
     for (int s = 0; s < streams(); ++s)
@@ -437,7 +473,7 @@ void Executor::repace(RankClassId r) {
     const Time pace = pace_of(r, company)({stream.queue.front().id});
     if (!stream.paced) {
       stream.left = pace;
-    } else if (pace != stream.pace) {
+    } else if (pace != stream.pace && stream.left.count > 0) {
       const Wide left = Wide{(stream.left - (now_ - stream.updated)).count} * pace.count;
       stream.left = {static_cast<std::int64_t>((left + stream.pace.count - 1) / stream.pace.count)};
     }

@@ -84,12 +84,14 @@ struct RankState {
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
   Time reusable_from{};                            // no freed block can be reused before: a lower bound
   std::int64_t alloc_retries = 0;
-  Bandwidth wire{};     // of the collectives it takes part in
-  int sms = 0;          // they hold
-  int running = 0;      // kernels
-  Company company{};    // theirs, as of the last repace
-  bool repace = false;  // listed in to_repace_
-  bool computing = false;
+  Bandwidth wire{};           // of the collectives it takes part in
+  int sms = 0;                // they hold
+  int running = 0;            // kernels
+  Company company{};          // theirs, as of the last repace
+  bool repace = false;        // listed in to_repace_
+  bool active = false;        // listed in active_
+  bool computing = false;     // on the default stream
+  std::uint64_t touched = 0;  // streams that may advance
   TimeAccount account{};
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued
@@ -148,14 +150,18 @@ class Executor {
 
   // --- one instant ---
   void schedule(Agent agent, Time at);
-  void wake(Agent agent);
-  void settle();
-  void run_hosts();
+  void instant();
+  void wake(CommunicatorId c);
+  void wake(RankClassId r, int s);
+  void activate(RankClassId r);
+  void host_due(RankClassId r);
+  void touch(RankClassId r, int s);
+  void settle(RankClassId r);
+  void settle_active();
   void conclude();  // share links, re-pace kernels
   bool finished();
 
   // --- streams ---
-  void touch(RankClassId r, int s);
   void advance(RankClassId r, int s);
   void begin_kernel(RankClassId r, int s);
   void follow_chain(RankClassId r, int s);
@@ -169,6 +175,7 @@ class Executor {
   void check_drained(RankClassId r);
   void set_computing(RankClassId r, bool computing);
   void ask_repace(RankClassId r);
+  Company company_of(RankClassId r) const;
   void repace(RankClassId r);
   KernelClock::Pace pace_of(RankClassId r, const Company& company) {
     const RankClass& rank = job_.ranks[r];
@@ -206,7 +213,6 @@ class Executor {
   bool issue(RankClassId r, StreamId s, StreamOp op, Time cost);
   void push(RankClassId r, int s, StreamOp op);
   bool sleep_until_clock(RankClassId r);
-  void host_due(RankClassId r);
   void poll(RankClassId r);
   bool nothing_reusable(RankClassId r);
   Time first_marker(RankClassId r);
@@ -236,8 +242,7 @@ class Executor {
 
   Time now_;
   std::vector<Agent> due_;
-  std::vector<std::pair<RankClassId, int>> touched_;  // streams that may advance
-  std::vector<RankClassId> hosts_due_, to_repace_;
+  std::vector<RankClassId> active_, to_repace_;
   std::int64_t events_ = 0;
   std::vector<std::size_t> ranks_through_;  // by step: how many rank classes have completed it
   int steps_completed_ = 0;

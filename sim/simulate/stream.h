@@ -78,21 +78,23 @@ struct StreamState {
   static constexpr std::int32_t not_blocked = -1;
 
   Fifo<StreamOp> queue;
-  Time work_queued, work_done;            // least times of all that was ever in the queue, and has left it
   bool busy = false;                      // the front is running
   std::int32_t blocked_on = not_blocked;  // event the front waits for
+  int outstanding = 0;                    // launches issued and not begun
   Time began;                             // of the front, or of its wait
-  ActivityLog log;
-  int outstanding = 0;  // launches issued and not begun
 
   // A running kernel: its duration if nothing changes, and what is left of it at `updated`.
   bool paced = false;
+  std::uint32_t foreseen = 0;  // operations behind it whose pace is known
   Time pace, left, updated;
-  std::size_t foreseen = 0;  // operations behind it whose pace is known
+
+  Time work_queued, work_done;  // least times of all that was ever in the queue, and has left it
 
   // Freed blocks that wait for this stream, in order; a marker in the queue stands for each.
   Fifo<FreedBlock> freed;
   std::int64_t markers_passed = 0, markers_polled = 0;
+
+  ActivityLog log;
 
   void pop() {
     if (is_work(queue.front())) work_done += queue.front().work;
