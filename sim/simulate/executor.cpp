@@ -180,8 +180,13 @@ void Executor::settle(RankClassId r) {
   if (rank.repace && company_of(r) == rank.company) repace(r);  // nobody else needs to have settled
 }
 
+// All rates first: a rank may take part in several transfers that change.
 void Executor::conclude() {
-  for (const TransferId t : network_.solve()) change_rate(t);
+  const std::span<const TransferId> changed = network_.solve();
+  for (const TransferId t : changed) change_rate(t);
+  for (const TransferId t : changed)
+    if (at(t.index) < communicators_.size())
+      for (const RankClassId r : job_.communicators[CommunicatorId{t.index}].members) repace(r);
   for (const RankClassId r : to_repace_)
     if (ranks_[r].repace) repace(r);
   to_repace_.clear();
@@ -451,7 +456,9 @@ void Executor::ask_repace(RankClassId r) {
 Company Executor::company_of(RankClassId r) const {
   const RankState& rank = ranks_[r];
   const Gpu& gpu = gpu_of(r);
-  return {.taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, rank.wire)},
+  Bandwidth wire;
+  for (const CommunicatorId c : job_.ranks[r].communicator) wire += communicators_[c].moving.rate;
+  return {.taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, wire)},
           .sharers = rank.running};
 }
 
@@ -561,6 +568,7 @@ void Executor::finish_collective(CommunicatorId c) {
   const Plan& plan = plan_of(c, comm.what);
   const int s = program_.groups[op.group].stream.index;
   network_.stop(transfer_of(c));
+  comm.moving.rate = {};
   if (causes_ != nullptr) {
     const RankState& any = ranks_[job_.communicators[c].members.front()];
     causes_->end_collective(c, op, {any.streams[at(s)].queue.front().label}, comm.began, plan.latency,
@@ -570,7 +578,6 @@ void Executor::finish_collective(CommunicatorId c) {
     RankState& rank = ranks_[r];
     StreamState& stream = rank.streams[at(s)];
     rank.sms -= plan.sms;
-    rank.wire -= comm.moving.rate;
     ask_repace(r);
     rank.account.communicated(op.kind, op.bytes, plan.bus, now_ - comm.began);
     stream.busy = false;
@@ -602,12 +609,7 @@ void Executor::change_rate(TransferId t) {
     return;
   }
   const CommunicatorId c{t.index};
-  Moving& moving = communicators_[c].moving;
-  for (const RankClassId r : job_.communicators[c].members) {
-    ranks_[r].wire += rate - moving.rate;
-    ask_repace(r);
-  }
-  update(moving, rate, communicator_agent(c));
+  update(communicators_[c].moving, rate, communicator_agent(c));
 }
 
 void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {

@@ -84,8 +84,7 @@ struct RankState {
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
   Time reusable_from{};                            // no freed block can be reused before: a lower bound
   std::int64_t alloc_retries = 0;
-  Bandwidth wire{};           // of the collectives it takes part in
-  int sms = 0;                // they hold
+  int sms = 0;                // that the collectives it takes part in hold
   int running = 0;            // kernels
   Company company{};          // theirs, as of the last repace
   bool repace = false;        // listed in to_repace_
