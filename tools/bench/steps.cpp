@@ -56,21 +56,20 @@ void step(benchmark::State& state, const StepCase& of) {
   work.report(state);
 }
 
-// 1,000 scenarios as a user would write them. Compiling is part of it.
-ScenarioFile grid() {
-  ScenarioFile file = scenario_file("mpt-1b", {});
-  const Place here{"bench"};
-  for (const auto& [key, values] : std::initializer_list<std::pair<const char*, const char*>>{
-           {"model", "[\"mpt-1b\", \"gpt3-2.7b\", \"t5-2.28b\", \"mpt-7b\", \"llama-13b\"]"},
-           {"cluster.gpus", "64..1024 x2"},
-           {"strategy.sharding_factor", "[1, 8, 16, 32, 64]"},
-           {"training.micro_batch", "1..8"}})
-    file.axes.push_back(read_axis_text(key, values, here));
-  return file;
-}
+// Compiling is part of it.
+constexpr std::string_view grid = R"(
+topology = "a100-80gb-roce-2000"
+training.stack = "eager-2022"
+training.activation_checkpointing = "full"
+[sweep]
+model = ["mpt-1b", "gpt3-2.7b", "t5-2.28b", "mpt-7b", "llama-13b"]
+"cluster.gpus" = "64..1024 x2"
+"strategy.sharding_factor" = [1, 8, 16, 32, 64]
+"training.micro_batch" = "1..8"
+)";
 
 void sweep_of_1000(benchmark::State& state) {
-  const ScenarioFile file = grid();
+  const ScenarioFile file = read_scenario_text(grid, "grid");
   const Library library({SHARDSIM_SOURCE_DIR});
   double runs = 0, work = 0;
   for (auto _ : state) {
