@@ -9,6 +9,7 @@ Each series stops where one run takes longer than --seconds. Needs Debian's pyth
 import argparse
 import csv
 import importlib.util
+import math
 import os
 import pathlib
 import subprocess
@@ -54,7 +55,7 @@ def draw(rows, options):
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "shardsim"  # with no date: the same figures, the same bytes
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
     for axis, column, title in ((axes[0], 2, "Processor time, s"), (axes[1], 3, "Peak memory, MiB")):
@@ -65,6 +66,9 @@ def draw(rows, options):
         axis.set_xlabel("simulated GPUs")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
+        low, high = (f(math.log10(v)) for f, v in zip((math.floor, math.ceil), axis.dataLim.intervaly))
+        axis.set_ylim(10**low, 10**high)  # whole decades, so that each axis has labels
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(True, which="major", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
