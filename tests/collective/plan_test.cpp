@@ -570,6 +570,18 @@ TEST_CASE("a channel is worth it from so many bytes on as its protocol's threads
   CHECK(sms(Protocol::ll128, 32_KiB * 5) == 24);
 }
 
+TEST_CASE("so it is in a ring of millions of ranks") {
+  const World world;
+  for (const int ranks : {1 << 19, 1 << 20, 1 << 24}) {
+    RingFabric group = dgx_a100;
+    group.ranks = ranks;
+    group.nodes = ranks / group.ranks_per_node;
+    group.network_rate = 200_GBps;
+    const Bytes bytes = 4_KiB * (std::int64_t{ranks} * 5);
+    CHECK(world.ring(Protocol::ll, group, CollectiveKind::all_gather, bytes).sms == 5);
+  }
+}
+
 TEST_CASE("a large message keeps an SM busy per channel, a small one only those it can feed") {
   // 512 threads of 64 bytes make a channel worth it: NVIDIA/nccl src/enqueue.cc, protocol Simple.
   const World world;

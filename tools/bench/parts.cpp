@@ -1,49 +1,17 @@
-// Benchmarks; each checks its own answer. Run them with `build/release/tools/bench/shardsim_bench`.
-//
-//   agenda       move one of n wake-ups and pop the next: the event queue alone
-//   max_min      share n links among n flows: the network's solver alone
-//   allocator    replay the allocator calls of a step of T5-11B: the caching allocator alone
-//   compile      T5-11B to a step program
-//   folded       one run, ranks folded: T5-11B on 512 GPUs, minGPT-175B on 512
-//   unfolded     T5-11B with every rank simulated, 8 to 64 GPUs
-//   chunk        the collectives of an FSDP step, message by message: 48 blocks of 470 MB gathered twice and
-//                reduced once by 512 ranks; alone, and beside other jobs' traffic on every NIC
-//
-// Counters: messages/s are chunks sent; events/s are state changes popped from the agenda, calls/s allocator
-// calls, of all simulated steps.
-
-#include <cstdlib>
-
-#include <benchmark/benchmark.h>
+// Parts of the simulator alone: the event queue, the solver of shared links, the caching allocator, the
+// compiler of programs, and the messages of collectives.
 
 #include "sim/base/random.h"
 #include "sim/engine/agenda.h"
 #include "sim/engine/max_min.h"
 #include "sim/memory/caching_allocator.h"
-#include "sim/scenario/scenario.h"
 #include "sim/simulate/chunk_level.h"
-#include "sim/simulate/simulate.h"
 #include "sim/topology/device_links.h"
+
+#include "tools/bench/bench.h"
 
 namespace shardsim {
 namespace {
-
-void expect(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "wrong answer: %s\n", what);
-  std::exit(1);
-}
-
-Scenario scenario(const std::string& model, std::int64_t gpus, std::int64_t micro_batch) {
-  ScenarioFile file;
-  file.settings.scenario = {"bench"};
-  for (const std::string& set :
-       {"model=" + model, std::string("topology=a100-80gb-roce-2000"), "cluster.gpus=" + std::to_string(gpus),
-        "training.micro_batch=" + std::to_string(micro_batch),
-        std::string("training.activation_checkpointing=full"), std::string("training.stack=eager-2022")})
-    assign(file, set);
-  return resolve(file.settings, Library({SHARDSIM_SOURCE_DIR}));
-}
 
 void agenda(benchmark::State& state) {
   const auto agents = static_cast<int>(state.range(0));
@@ -63,7 +31,6 @@ void agenda(benchmark::State& state) {
   state.counters["events/s"] =
       benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
-BENCHMARK(agenda)->Arg(10)->Arg(1'000)->Arg(100'000);
 
 void max_min(benchmark::State& state) {
   const auto n = static_cast<int>(state.range(0));
@@ -89,7 +56,6 @@ void max_min(benchmark::State& state) {
   state.counters["solves/s"] =
       benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
-BENCHMARK(max_min)->Arg(8)->Arg(64);
 
 // One call of a program to the allocator.
 struct AllocatorCall {
@@ -142,9 +108,8 @@ void allocator(benchmark::State& state) {
   state.counters["calls/s"] =
       benchmark::Counter(static_cast<double>(memory.stats().calls - before), benchmark::Counter::kIsRate);
 }
-BENCHMARK(allocator)->Arg(0)->Arg(1)->Unit(benchmark::kMillisecond);
 
-void compile_t5(benchmark::State& state) {
+void compile_program(benchmark::State& state) {
   const Scenario s = scenario("t5-11b", 512, 8);
   std::size_t instructions = 0;
   for (auto _ : state) {
@@ -157,42 +122,11 @@ void compile_t5(benchmark::State& state) {
       benchmark::Counter(static_cast<double>(instructions) * static_cast<double>(state.iterations()),
                          benchmark::Counter::kIsRate);
 }
-BENCHMARK(compile_t5)->Name("compile")->Unit(benchmark::kMillisecond);
 
-void whole_run(benchmark::State& state, const std::string& model, std::int64_t gpus, std::int64_t micro_batch,
-               bool fold) {
-  const Scenario s = scenario(model, gpus, micro_batch);
-  const Program program = compile(s);
-  const Topology topology(s.topology, s.gpu, static_cast<int>(s.gpus), s.degraded_links);
-  const Cluster cluster{topology, s.gpu, s.stack, {}};
-  const Result expected = simulate(program, cluster);
-  double events = 0, calls = 0;
-  for (auto _ : state) {
-    const Result result = simulate(program, cluster, {.fold = fold});
-    expect(result.step_time == expected.step_time && result.steady, "the step time of the folded run");
-    events += static_cast<double>(result.engine.events);
-    calls += static_cast<double>(result.engine.allocator_calls);
-  }
-  state.counters["events/s"] = benchmark::Counter(events, benchmark::Counter::kIsRate);
-  state.counters["calls/s"] = benchmark::Counter(calls, benchmark::Counter::kIsRate);
-  state.counters["events"] = events / static_cast<double>(state.iterations());
-}
-BENCHMARK_CAPTURE(whole_run, t5_11b_512, "t5-11b", 512, 8, true)
-    ->Name("folded/t5-11b/512")
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(whole_run, gpt_175b_512, "mingpt-175b", 512, 1, true)
-    ->Name("folded/mingpt-175b/512")
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(whole_run, t5_11b_8, "t5-11b", 8, 8, false)
-    ->Name("unfolded/t5-11b/8")
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(whole_run, t5_11b_64, "t5-11b", 64, 8, false)
-    ->Name("unfolded/t5-11b/64")
-    ->Unit(benchmark::kMillisecond);
-
-// NVLink at 300 GB/s, a NIC of 25 GB/s for every GPU. 144 collectives of 512 x 511 messages: 38 million.
-void chunk_level(benchmark::State& state, int blocks, double others_gb_per_s) {
-  constexpr int ranks = 512;
+// The chunk network alone: FSDP's collectives of a few blocks of 470 MB among 512 ranks, NVLink at 300 GB/s,
+// a NIC of 25 GB/s for every GPU. 12 collectives of 512 x 511 messages. Others' traffic makes messages queue.
+void messages(benchmark::State& state, double others_gb_per_s) {
+  constexpr int ranks = 512, blocks = 4;
   Scenario s = scenario("t5-11b", ranks, 8);
   s.gpu.nvlinks = 12;
   s.gpu.nvlink = Bandwidth{25'000'000'000};
@@ -213,7 +147,7 @@ void chunk_level(benchmark::State& state, int blocks, double others_gb_per_s) {
       for (int nic = 0; nic < topology.node().nics; ++nic)
         others.push_back(
             {links_of_nic(topology, node, nic).front().index, 2, from_gb_per_s(others_gb_per_s)});
-  double messages = 0;
+  double sent = 0;
   for (auto _ : state) {
     ChunkNetwork network(capacity, {ring_pattern(topology, members)}, others);
     Time now;
@@ -229,20 +163,21 @@ void chunk_level(benchmark::State& state, int blocks, double others_gb_per_s) {
         expect(took > 0.99 && (others_gb_per_s > 0 || took < 1.01), "a ring alone takes what its plan says");
         now = end;
       }
-    messages += static_cast<double>(network.messages());
+    sent += static_cast<double>(network.messages());
   }
-  state.counters["messages/s"] = benchmark::Counter(messages, benchmark::Counter::kIsRate);
+  state.counters["messages/s"] = benchmark::Counter(sent, benchmark::Counter::kIsRate);
 }
-BENCHMARK_CAPTURE(chunk_level, fsdp_512, 48, 0)
-    ->Name("chunk/fsdp-step/512")
-    ->Iterations(1)
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(chunk_level, shared_512, 4, 10)
-    ->Name("chunk/shared-nics/512")
-    ->Iterations(1)
-    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
-}  // namespace shardsim
 
-BENCHMARK_MAIN();
+void add_parts() {
+  using benchmark::RegisterBenchmark;
+  RegisterBenchmark("agenda", agenda)->Arg(10)->Arg(1'000)->Arg(100'000);
+  RegisterBenchmark("max_min", max_min)->Arg(8)->Arg(64);
+  RegisterBenchmark("allocator", allocator)->Arg(0)->Arg(1)->Unit(benchmark::kMillisecond);
+  RegisterBenchmark("compile", compile_program)->Unit(benchmark::kMillisecond);
+  RegisterBenchmark("messages/alone", messages, 0.0)->Unit(benchmark::kMillisecond);
+  RegisterBenchmark("messages/shared-nics", messages, 10.0)->Unit(benchmark::kMillisecond);
+}
+
+}  // namespace shardsim
