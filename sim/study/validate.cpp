@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include <fmt/format.h>
 
@@ -148,14 +147,13 @@ ValidateResult validate(const MeasuredRuns& table, const ValidateOptions& option
 
   ValidateResult result{.file = table.file(), .by = options.by, .rows = {}, .summary = {}, .fits = {}};
   result.rows.resize(chosen.size());
-  std::mutex one_at_a_time;
-  std::size_t done = 0;
-  in_parallel(chosen.size(), [&](std::size_t i) {
-    simulate_row(result.rows[i], table, chosen[i], library, options.overlay);
-    if (!options.by.empty()) result.rows[i].group = table.cell(chosen[i], options.by);
-    const std::lock_guard lock(one_at_a_time);
-    progress(++done, chosen.size());
-  });
+  in_parallel(
+      chosen.size(),
+      [&](std::size_t i) {
+        simulate_row(result.rows[i], table, chosen[i], library, options.overlay);
+        if (!options.by.empty()) result.rows[i].group = table.cell(chosen[i], options.by);
+      },
+      [&](std::size_t, std::size_t done) { progress(done, chosen.size()); });
 
   std::vector<const ValidatedRow*> all;
   std::vector<std::string> groups;
