@@ -31,6 +31,8 @@ void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t inde
   row.id = table.id(index);
   row.source = table.cell(index, "source");
   row.quality = table.cell(index, "quality");
+  for (const std::string& column : table.carried_columns())
+    row.carried.emplace_back(column, table.cell(index, column));
   try {
     const MeasuredRun measured = table.run(index);
     row.unanswered = measured_metrics(measured.settings);
