@@ -19,6 +19,7 @@
 #include "sim/study/collective_table.h"
 #include "sim/study/frontier.h"
 #include "sim/study/limit.h"
+#include "sim/study/parallel.h"
 #include "sim/study/sweep.h"
 #include "sim/study/validate.h"
 
@@ -31,6 +32,8 @@ namespace {
 namespace fs = std::filesystem;
 
 enum ExitCode { done = 0, internal_error = 1, bad_input = 2, out_of_memory = 3 };
+
+constexpr int threads_max = 1024;
 
 const Tool tool{version, commit};
 
@@ -126,7 +129,7 @@ struct Options {
   LimitOptions limit;
   std::string kind, name, graphviz;
   std::string table, by, overlay, free, group = "model";
-  int folds = 5;
+  int folds = 5, threads = 0;
   bool residuals = false, list = false;
   std::vector<std::string> where;
   CollectiveQuery collective;
@@ -366,16 +369,13 @@ int calibrate_command(const Options& o, const Library& library) {
 
 int sweep_command(const Options& o, const Library& library) {
   const ScenarioFile scenario = read(o, library);
-  SweepResult result = [&] {
+  const SweepResult result = [&] {
     const ProgressLine line(o);
     return sweep(scenario, library, {.fold = !o.no_fold},
-                 [&](std::size_t i, std::size_t total, const std::string& label) {
-                   line.show(fmt::format("[{}/{}] {}", i, total, label));
+                 [&](std::size_t done, std::size_t total, const std::string& label) {
+                   line.show(fmt::format("[{}/{}] {}", done, total, label));
                  });
   }();
-  const std::vector<Residual> validated = read_residuals(library);
-  for (SweepRow& row : result.rows)
-    if (row.run) row.run->confidence = confidence(*row.run, validated);
   print_in_format(result, o);
   const bool oom = std::any_of(result.rows.begin(), result.rows.end(),
                                [](const SweepRow& r) { return r.run && r.run->result.out_of_memory(); });
@@ -528,6 +528,9 @@ int dispatch(int argc, char** argv) {
   show->add_option("-o,--output", o.output, "write to a file instead of standard output");
   schema->add_option("command", o.name, "whose output")->required()->check(CLI::IsMember(schema_commands()));
   schema->add_option("-o,--output", o.output, "write to a file instead of standard output");
+  for (CLI::App* command : {run, sweep, frontier, limit, validate, calibrate})
+    command->add_option("-j,--threads", o.threads, "simulate so many runs at once (one per core)")
+        ->check(CLI::Range(1, threads_max));
 
   try {
     app.parse(argc, argv);
@@ -537,13 +540,18 @@ int dispatch(int argc, char** argv) {
     return bad_input;
   }
   const Library library = make_library();
-  if (run->parsed()) return run_command(o, library);
-  if (sweep->parsed()) return sweep_command(o, library);
-  if (frontier->parsed()) return frontier_command(o, library);
-  if (limit->parsed()) return limit_command(o, library);
-  if (validate->parsed()) return validate_command(o, library);
+  const auto in_threads = [&](int (&command)(const Options&, const Library&)) {
+    int exit_code = done;
+    with_threads(o.threads, [&] { exit_code = command(o, library); });
+    return exit_code;
+  };
+  if (run->parsed()) return in_threads(run_command);
+  if (sweep->parsed()) return in_threads(sweep_command);
+  if (frontier->parsed()) return in_threads(frontier_command);
+  if (limit->parsed()) return in_threads(limit_command);
+  if (validate->parsed()) return in_threads(validate_command);
+  if (calibrate->parsed()) return in_threads(calibrate_command);
   if (collective->parsed()) return collective_command(o, library);
-  if (calibrate->parsed()) return calibrate_command(o, library);
   if (check->parsed()) return check_command(o, library);
   if (show->parsed()) return show_command(o, library);
   if (schema->parsed()) return schema_command(o);

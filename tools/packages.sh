@@ -1,7 +1,7 @@
 # Installs what is missing of the packages this project needs on Debian 12; does nothing, and needs no root, when
 # nothing is missing. Sourced by quickstart and test.
 packages_for_build="g++ cmake ninja-build git libboost-graph-dev libtomlplusplus-dev libcli11-dev libfmt-dev
-  nlohmann-json3-dev libcsv-dev libeigen3-dev"
+  nlohmann-json3-dev libcsv-dev libeigen3-dev libtbb-dev"
 packages_for_tests="doctest-dev libvalijson-dev libbenchmark-dev clang-format"
 
 install_missing() {

@@ -98,6 +98,7 @@ std::string to_csv(const ValidateResult& result) {
                                        {"why", row.why},
                                        {"quality", row.quality},
                                        {"source", row.source}});
+      cells_of.insert(cells_of.end(), row.carried.begin(), row.carried.end());
       if (!result.by.empty()) cells_of.emplace_back("group", row.group);
       rows.push_back(std::move(cells_of));
     };

@@ -109,6 +109,12 @@ std::vector<std::string> MeasuredRuns::columns() const {
   return names;
 }
 
+std::vector<std::string> MeasuredRuns::carried_columns() const {
+  std::vector<std::string> names = columns();
+  std::erase_if(names, [](const std::string& name) { return !name.starts_with("x."); });
+  return names;
+}
+
 std::string MeasuredRuns::cell(std::size_t row, const std::string& column) const {
   const int c = find(column);
   const CsvRow& cells = table_.rows[row];

@@ -33,6 +33,7 @@ class MeasuredRuns {
   std::string cell(std::size_t row, const std::string& column) const;
   bool has_column(const std::string& column) const { return find(column) >= 0; }
   std::vector<std::string> columns() const;
+  std::vector<std::string> carried_columns() const;  // x.*, which the results of a row repeat
   // Throws InputError with the place of the cell that is wrong.
   MeasuredRun run(std::size_t row) const;
 

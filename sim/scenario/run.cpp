@@ -85,8 +85,9 @@ std::int64_t sharding_factor(const Strategy& strategy) {
 }
 
 OpGraph graph_of(const Scenario& scenario) {
-  const OpGraph eager = build(scenario.model, scenario.workload);
-  return scenario.compiled ? fuse(eager, *scenario.compiled) : eager;
+  OpGraph eager = build(scenario.model, scenario.workload);
+  if (scenario.compiled) return fuse(eager, *scenario.compiled);
+  return eager;
 }
 
 Program compile(const Scenario& scenario, const OpGraph& graph) {

@@ -1,10 +1,11 @@
 #include "sim/study/confidence.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <set>
-#include <sstream>
 
 #include <fmt/format.h>
 
@@ -196,15 +197,14 @@ bool parse(const std::string& text, std::string& value) {
   return true;
 }
 bool parse(const std::string& text, double& value) {
-  std::istringstream in(text);
-  in.imbue(std::locale::classic());
-  return in >> value && in.eof() && std::isfinite(value);
+  char* end = nullptr;
+  value = std::strtod(text.c_str(), &end);  // nobody here leaves the C locale
+  return !text.empty() && end == text.c_str() + text.size() && std::isfinite(value);
 }
 bool parse(const std::string& text, std::int64_t& value) {
-  double number = 0;
-  if (!parse(text, number) || std::abs(number) > 1e15) return false;
-  value = std::llround(number);
-  return true;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc{} && rest == end;
 }
 bool parse(const std::string& text, bool& value) {
   value = text == "1";

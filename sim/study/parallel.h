@@ -2,38 +2,20 @@
 // its own.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <exception>
-#include <thread>
-#include <vector>
+#include <functional>
 
 namespace shardsim {
 
-inline std::size_t cores() { return std::max(1u, std::thread::hardware_concurrency()); }
+// Calls work(i) for i = 0 .. n-1, begun in this order; work may itself call in_parallel. After an exception
+// no other piece begins, and of several the one of the lowest i is thrown, after all have ended.
+void in_parallel(std::size_t n, const std::function<void(std::size_t)>& work);
 
-// Calls work(i) for i = 0 .. n-1. Of several exceptions the one of the lowest i is thrown, after all have
-// ended.
-template <class Work>
-void in_parallel(std::size_t n, const Work& work) {
-  std::vector<std::exception_ptr> errors(n);
-  std::atomic<std::size_t> next{0};
-  const auto take = [&] {
-    for (std::size_t i = next++; i < n; i = next++) {
-      try {
-        work(i);
-      } catch (...) {
-        errors[i] = std::current_exception();
-      }
-    }
-  };
-  std::vector<std::thread> others;
-  for (std::size_t t = 1; t < std::min(n, cores()); ++t) others.emplace_back(take);
-  take();
-  for (std::thread& t : others) t.join();
-  for (const std::exception_ptr& error : errors)
-    if (error) std::rethrow_exception(error);
-}
+// The same; `finished` is told after each i how many are done, one call at a time, from any thread.
+using Finished = std::function<void(std::size_t i, std::size_t done)>;
+void in_parallel(std::size_t n, const std::function<void(std::size_t)>& work, const Finished& finished);
+
+// Calls `work`, whose in_parallel use so many threads, also more than there are cores; 0 = one per core.
+void with_threads(int threads, const std::function<void()>& work);
 
 }  // namespace shardsim

@@ -4,6 +4,9 @@
 
 #include <fmt/format.h>
 
+#include "sim/study/confidence.h"
+#include "sim/study/parallel.h"
+
 namespace shardsim {
 namespace {
 
@@ -86,21 +89,25 @@ SweepResult sweep(const ScenarioFile& scenario, const Library& library, const Ru
   for (const SweepAxis& axis : scenario.axes) result.axes.push_back(axis.key);
   result.scaling = scaling(scenario);
   const std::vector<Combination> all = combinations(scenario);
-  for (const Combination& combination : all) {
-    SweepRow row;
-    std::string label;
-    for (std::size_t a = 0; a < combination.size(); ++a) {
-      row.point.push_back(scenario.axes[a].points[combination[a]].label);
-      label += (label.empty() ? "" : ", ") + row.point.back();
-    }
-    progress(result.rows.size() + 1, all.size(), label);
-    try {
-      row.run = run(resolve(settings_of(scenario, combination), library), options);
-    } catch (const InputError& error) {
-      row.error = error.what();
-    }
-    result.rows.push_back(std::move(row));
-  }
+  const std::vector<Residual> validated = read_residuals(library);
+  result.rows.resize(all.size());
+  progress(0, all.size(), "");
+  in_parallel(
+      all.size(),
+      [&](std::size_t i) {
+        SweepRow& row = result.rows[i];
+        for (std::size_t a = 0; a < all[i].size(); ++a)
+          row.point.push_back(scenario.axes[a].points[all[i][a]].label);
+        try {
+          row.run = run(resolve(settings_of(scenario, all[i]), library), options);
+          row.run->confidence = confidence(*row.run, validated);
+        } catch (const InputError& error) {
+          row.error = error.what();
+        }
+      },
+      [&](std::size_t i, std::size_t done) {
+        progress(done, all.size(), fmt::format("{}", fmt::join(result.rows[i].point, ", ")));
+      });
   const auto failed = [](const SweepRow& row) { return !row.run; };
   if (std::all_of(result.rows.begin(), result.rows.end(), failed))
     throw InputError({},

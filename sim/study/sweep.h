@@ -36,8 +36,9 @@ SweepSample first_of(const ScenarioFile& scenario);
 // The settings of a scenario of one run. Throws InputError if its axes leave several.
 Settings only_one(const ScenarioFile& scenario);
 
-// Runs every combination. `progress` is called before each with its number (from 1) and the total. A
-// combination that is illegal becomes a row with its error; errors of the file itself throw.
+// Runs every combination, in parallel, and says how far each time is to be trusted. A combination that is
+// illegal becomes a row with its error; errors of the file itself throw. `progress` is called from any
+// thread, one call at a time, with how many runs are done, how many there are, and the labels of the latest.
 SweepResult sweep(const ScenarioFile& scenario, const Library& library, const RunOptions& options,
                   const std::function<void(std::size_t, std::size_t, const std::string&)>& progress);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include <fmt/format.h>
 
@@ -32,6 +31,8 @@ void simulate_row(ValidatedRow& row, const MeasuredRuns& table, std::size_t inde
   row.id = table.id(index);
   row.source = table.cell(index, "source");
   row.quality = table.cell(index, "quality");
+  for (const std::string& column : table.carried_columns())
+    row.carried.emplace_back(column, table.cell(index, column));
   try {
     const MeasuredRun measured = table.run(index);
     row.unanswered = measured_metrics(measured.settings);
@@ -148,14 +149,13 @@ ValidateResult validate(const MeasuredRuns& table, const ValidateOptions& option
 
   ValidateResult result{.file = table.file(), .by = options.by, .rows = {}, .summary = {}, .fits = {}};
   result.rows.resize(chosen.size());
-  std::mutex one_at_a_time;
-  std::size_t done = 0;
-  in_parallel(chosen.size(), [&](std::size_t i) {
-    simulate_row(result.rows[i], table, chosen[i], library, options.overlay);
-    if (!options.by.empty()) result.rows[i].group = table.cell(chosen[i], options.by);
-    const std::lock_guard lock(one_at_a_time);
-    progress(++done, chosen.size());
-  });
+  in_parallel(
+      chosen.size(),
+      [&](std::size_t i) {
+        simulate_row(result.rows[i], table, chosen[i], library, options.overlay);
+        if (!options.by.empty()) result.rows[i].group = table.cell(chosen[i], options.by);
+      },
+      [&](std::size_t, std::size_t done) { progress(done, chosen.size()); });
 
   std::vector<const ValidatedRow*> all;
   std::vector<std::string> groups;

@@ -16,9 +16,10 @@ namespace shardsim {
 
 struct ValidatedRow {
   std::string id, source, quality;
-  std::string group;  // of ValidateOptions::by
-  std::string label;  // what ran, in a few words
-  std::string why;    // a row that cannot be simulated, or where memory runs out: the reason
+  std::vector<std::pair<std::string, std::string>> carried;  // the table's x.* columns with the row's texts
+  std::string group;                                         // of ValidateOptions::by
+  std::string label;                                         // what ran, in a few words
+  std::string why;  // a row that cannot be simulated, or where memory runs out: the reason
   bool simulated = false, out_of_memory = false;
   std::vector<Comparison> comparisons;  // without `fits`
   std::vector<std::string> unanswered;  // metrics measured and not predicted

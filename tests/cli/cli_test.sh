@@ -46,6 +46,7 @@ expect 0 '"schema": "shardsim.check/1"' "$shardsim" check "${small[@]}" --format
 expect 0 'first of 24 runs of the sweep' "$shardsim" check fsdp-paper/model-scale
 expect 0 'hardware  tokens/s' "$shardsim" sweep fsdp-paper/rate-limiter
 expect 0 'weak scaling' "$shardsim" sweep fsdp-paper/rate-limiter
+expect 0 'weak scaling' "$shardsim" sweep fsdp-paper/rate-limiter -j 3
 expect 0 'a100-80gb-roce-2000' "$shardsim" show topologies
 expect 0 't5-2.28b' "$shardsim" show models
 expect 0 'eager-2022' "$shardsim" show stacks

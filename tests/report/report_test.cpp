@@ -12,6 +12,7 @@
 #include "sim/report/numbers.h"
 #include "sim/report/table.h"
 #include "sim/report/text.h"
+#include "sim/study/parallel.h"
 
 #include "tests/support/hardware.h"
 #include "tests/support/schema.h"
@@ -54,6 +55,18 @@ TEST_CASE("every JSON output satisfies its published schema") {
   CHECK(violation(to_json(small_run().values, tool), "check") == "");
   CHECK(violation("{}", "run") != "");  // the schema has teeth
   CHECK(schema("no such command").empty());
+}
+
+TEST_CASE("a sweep is the same bytes on any number of threads") {
+  const auto sweep_on = [](int threads) {
+    SweepResult result;
+    with_threads(threads, [&] { result = small_sweep(); });
+    for (SweepRow& row : result.rows)
+      if (row.run) row.run->wall_s = 0;
+    return std::pair(to_json(result, {"0.1.0", "abc"}), to_csv(result));
+  };
+  const auto alone = sweep_on(1);
+  for (const int threads : {2, 5}) CHECK(sweep_on(threads) == alone);
 }
 
 TEST_CASE("the JSON of a run holds the result's numbers, and its parts sum") {

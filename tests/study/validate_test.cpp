@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include "sim/report/csv.h"
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
@@ -97,6 +98,21 @@ TEST_CASE("rows are chosen and grouped by columns") {
         "--by strategy.knd: a.csv has no such column; did you mean \"strategy.kind\"?");
   CHECK(complaint(rows, {.by = {}, .where = {{"strategy.kind", "zero3"}}}) ==
         "a.csv: no row matches --where");
+}
+
+TEST_CASE("columns x.* are carried through to the CSV in their order, also of rows that fail") {
+  const ValidateResult result = validate(
+      MeasuredRuns(read_csv_text("id,x.run,model,topology,cluster.gpus,x.a note,measured.step_time_s\n"
+                                 "a,7,gpt2,dgx-a100-80gb,8,\"one, two\",1\n"
+                                 "b,8,gpt3,dgx-a100-80gb,8,,1\n",
+                                 "a.csv")),
+      {}, test_library(), [](std::size_t, std::size_t) {});
+  const std::string csv = to_csv(result);
+  CHECK(csv.substr(0, csv.find('\n')) ==
+        "id,metric,predicted,measured,error,status,why,quality,source,x.run,x.a note");
+  CHECK(csv.find("\na,step_time_s,") != std::string::npos);
+  CHECK(csv.find(",ok,,,,7,\"one, two\"\n") != std::string::npos);
+  CHECK(csv.ends_with(",8,\n"));
 }
 
 TEST_CASE("an overlay holds for every row") {
