@@ -19,6 +19,7 @@ constexpr Time latest = longest_work * 32;  // far from the end of Time
 constexpr std::size_t longest_chain = 32;   // operations
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+std::uint64_t mask(int stream) { return std::uint64_t{1} << stream; }
 
 // Context of the process, NCCL's code, and the buffers of each communicator.
 Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass& rank) {
@@ -150,7 +151,7 @@ void Executor::activate(RankClassId r) {
 }
 
 void Executor::touch(RankClassId r, int s) {
-  ranks_[r].touched |= std::uint64_t{1} << s;
+  ranks_[r].touched |= mask(s);
   activate(r);
 }
 
@@ -245,6 +246,7 @@ void Executor::advance(RankClassId r, int s) {
       case StreamOp::Kind::wait:
         if (rank.events[at(op.id)].completed < op.value) {
           stream.blocked_on = op.id;
+          rank.blocked |= mask(s);
           stream.began = now_;
           if (timed) set_computing(r, false);
           return;
@@ -274,7 +276,7 @@ void Executor::begin_kernel(RankClassId r, int s) {
   stream.busy = true;
   stream.began = now_;
   stream.paced = false;
-  ++rank.running;
+  rank.running |= mask(s);
   if (const StreamOp& op = stream.queue.front(); causes_ != nullptr)
     causes_->begin(r, s,
                    op.host == HostWork::optimizer_op ? Occurrence::Kind::optimizer : Occurrence::Kind::kernel,
@@ -308,8 +310,8 @@ void Executor::finish_front(RankClassId r, int s) {
   if (causes_ != nullptr)
     causes_->end(r, s, now_, kernel ? now_ - stream.began - pace_of(r, {})({op.id}) : Time{});
   if (kernel) {
-    --rank.running;
-    if (rank.running > 0) ask_repace(r);
+    rank.running &= ~mask(s);
+    if (rank.running != 0) ask_repace(r);
     kernel_ran(r, s, now_);
   } else {
     network_.stop(transfer_of(r, s));
@@ -397,10 +399,12 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
   ++event.completed;
   if (causes_ != nullptr) causes_->completed(r, e, recorded_on);
   const ActivityLog& log = rank.streams[at(recorded_on)].log;
-  for (int s = 0; s < streams(); ++s) {
+  for (std::uint64_t blocked = rank.blocked; blocked != 0; blocked &= blocked - 1) {
+    const int s = std::countr_zero(blocked);
     StreamState& stream = rank.streams[at(s)];
     if (stream.blocked_on != e.index || event.completed < stream.queue.front().value) continue;
     stream.blocked_on = StreamState::not_blocked;
+    rank.blocked &= ~mask(s);
     stream.log.inherit(log, stream.began);
     if (causes_ != nullptr) causes_->released(r, s, e, now_);
     if (s == default_stream.index) rank.account.spend_waiting(log, now_);
@@ -459,7 +463,7 @@ Company Executor::company_of(RankClassId r) const {
   Bandwidth wire;
   for (const CommunicatorId c : job_.ranks[r].communicator) wire += communicators_[c].moving.rate;
   return {.taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, wire)},
-          .sharers = rank.running};
+          .sharers = std::popcount(rank.running)};
 }
 
 // Gives every running kernel the duration it has beside today's collectives and kernels; what is left of it
@@ -470,12 +474,12 @@ void Executor::repace(RankClassId r) {
   const Company company = company_of(r);
   const bool changed = company != rank.company;
   if (changed)
-    for (int s = 0; s < streams(); ++s)
-      if (rank.streams[at(s)].paced) follow_chain(r, s);
+    for (std::uint64_t left = rank.running; left != 0; left &= left - 1)
+      follow_chain(r, std::countr_zero(left));
   rank.company = company;
-  for (int s = 0; s < streams(); ++s) {
+  for (std::uint64_t running = rank.running; running != 0; running &= running - 1) {
+    const int s = std::countr_zero(running);
     StreamState& stream = rank.streams[at(s)];
-    if (!stream.busy || stream.queue.front().kind != StreamOp::Kind::kernel) continue;
     if (stream.paced && !changed) continue;
     const Time pace = pace_of(r, company)({stream.queue.front().id});
     if (!stream.paced) {
@@ -880,6 +884,7 @@ bool Executor::execute(RankClassId r, const Free& i) {
     ++streams_to_pass;
     StreamState& stream = rank.streams[at(s)];
     if (stream.freed.empty()) rank.reusable_from = {};
+    rank.holding |= mask(s);
     stream.freed.push({block, stream.work_queued});
     push(r, s, {.kind = StreamOp::Kind::marker});
   }
@@ -890,9 +895,9 @@ bool Executor::execute(RankClassId r, const Free& i) {
 // process_events: freed blocks whose streams have passed can be reused.
 void Executor::poll(RankClassId r) {
   RankState& rank = ranks_[r];
-  for (int s = 0; s < streams(); ++s) {
+  for (std::uint64_t holding = rank.holding; holding != 0; holding &= holding - 1) {
+    const int s = std::countr_zero(holding);
     StreamState& stream = rank.streams[at(s)];
-    if (stream.freed.empty()) continue;
     follow_chain(r, s);
     for (; stream.markers_polled < stream.markers_passed; ++stream.markers_polled) {
       const BlockId block = stream.freed.front().block;
@@ -904,6 +909,7 @@ void Executor::poll(RankClassId r) {
       rank.allocator.retire(block);
       note_memory(r);
     }
+    if (stream.freed.empty()) rank.holding &= ~mask(s);
   }
 }
 
@@ -918,9 +924,9 @@ bool Executor::nothing_reusable(RankClassId r) {
 Time Executor::first_marker(RankClassId r) {
   RankState& rank = ranks_[r];
   Time first = latest;
-  for (int s = 0; s < streams(); ++s) {
+  for (std::uint64_t holding = rank.holding; holding != 0; holding &= holding - 1) {
+    const int s = std::countr_zero(holding);
     const StreamState& stream = rank.streams[at(s)];
-    if (stream.freed.empty()) continue;
     follow_chain(r, s);
     const bool passed = stream.markers_polled < stream.markers_passed;
     first = std::min(first, passed ? now_ : reaches(r, s, stream.freed.front().work));

@@ -84,13 +84,16 @@ struct RankState {
   std::vector<std::pair<BlockId, int>> pending{};  // freed blocks and the streams they still wait for
   Time reusable_from{};                            // no freed block can be reused before: a lower bound
   std::int64_t alloc_retries = 0;
-  int sms = 0;                // that the collectives it takes part in hold
-  int running = 0;            // kernels
-  Company company{};          // theirs, as of the last repace
-  bool repace = false;        // listed in to_repace_
-  bool active = false;        // listed in active_
-  bool computing = false;     // on the default stream
-  std::uint64_t touched = 0;  // streams that may advance
+  int sms = 0;             // that the collectives it takes part in hold
+  Company company{};       // theirs, as of the last repace
+  bool repace = false;     // listed in to_repace_
+  bool active = false;     // listed in active_
+  bool computing = false;  // on the default stream
+  // Streams, a bit each:
+  std::uint64_t running = 0;  // whose front is a kernel that runs
+  std::uint64_t blocked = 0;  // that wait for an event
+  std::uint64_t holding = 0;  // that freed blocks wait for
+  std::uint64_t touched = 0;  // that may advance
   TimeAccount account{};
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued

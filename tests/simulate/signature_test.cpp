@@ -13,12 +13,13 @@
 namespace shardsim {
 namespace {
 
-// What came out; neither the engine's statistics, nor what went in, nor advice, which sweeps do not give.
+// What the simulation gave; neither the engine's statistics, nor what went in, nor how far to trust it, nor
+// advice, which sweeps do not give.
 std::uint64_t signature(const SweepResult& sweep) {
   auto json = nlohmann::ordered_json::parse(to_json(sweep, {"", ""}));
   for (auto& row : json["rows"])
     if (!row["run"].is_null()) {
-      for (const char* left_out : {"engine", "scenario", "scenario_hash", "flops_per_gpu"})
+      for (const char* left_out : {"engine", "scenario", "scenario_hash", "flops_per_gpu", "confidence"})
         row["run"].erase(left_out);
       if (auto& oom = row["run"]["oom"]; !oom.is_null())
         for (const char* advice : {"would_fit", "tried", "unlimited_tokens_per_s_per_gpu"}) oom.erase(advice);
