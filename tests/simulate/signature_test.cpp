@@ -19,8 +19,9 @@ std::uint64_t signature(const SweepResult& sweep) {
   auto json = nlohmann::ordered_json::parse(to_json(sweep, {"", ""}));
   for (auto& row : json["rows"])
     if (!row["run"].is_null()) {
-      for (const char* left_out : {"engine", "scenario", "scenario_hash", "flops_per_gpu", "confidence"})
+      for (const char* left_out : {"engine", "scenario", "scenario_hash", "flops_per_gpu"})
         row["run"].erase(left_out);
+      row["run"]["confidence"] = nullptr;
       if (auto& oom = row["run"]["oom"]; !oom.is_null())
         for (const char* advice : {"would_fit", "tried", "unlimited_tokens_per_s_per_gpu"}) oom.erase(advice);
     }
