@@ -850,6 +850,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
 }
 
 void Executor::drive(RankClassId r, Time cost, bool retry) {
+  if (cost == Time{}) return;
   HostState& host = ranks_[r].host;
   const Time begin = std::exchange(host.clock, host.clock + cost);
   if (causes_ != nullptr)
@@ -859,6 +860,7 @@ void Executor::drive(RankClassId r, Time cost, bool retry) {
 
 // Mapping and unmapping pages is taken to cost what cudaMalloc and cudaFree of as many bytes do.
 Time Executor::cost(const DriverCalls& calls) const {
+  if (calls.mallocs == 0 && calls.frees == 0) return {};
   const Stack& stack = cluster_.stack;
   return stack.cuda_malloc * calls.mallocs +
          from_seconds(seconds(stack.cuda_malloc_per_gib) * gib(calls.reserved)) +
