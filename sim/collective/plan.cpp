@@ -71,7 +71,7 @@ int sms(const Request& r, Algorithm algorithm, Protocol p) {
     case Protocol::simple: bytes_per_channel = 512 * 64; break;
     case Protocol::ll128: bytes_per_channel = 640 * 8; break;
     case Protocol::ll:
-      bytes_per_channel = 512 * 8 * (algorithm == Algorithm::ring ? r.group.ranks : 1);
+      bytes_per_channel = std::int64_t{512} * 8 * (algorithm == Algorithm::ring ? r.group.ranks : 1);
       break;
   }
   const std::int64_t worth = (r.bytes.count + bytes_per_channel - 1) / bytes_per_channel;
