@@ -107,6 +107,17 @@ bool Topology::has_degraded_links(int node) const {
   return first != degraded_.end() && first->first < LinkId{end};
 }
 
+NodeRange Topology::nodes_at(LinkId link) const {
+  if (link.index >= links_of_nodes()) {
+    const int leaf = (link.index - links_of_nodes()) / 2, on_leaf = spec_.fabric.nodes_per_leaf;
+    const int first = (spec_.fabric.kind == FabricKind::rail_fat_tree ? leaf / rails() : leaf) * on_leaf;
+    return {first, first + std::min(on_leaf, nodes() - first)};
+  }
+  const Part& part = of_link(link);
+  const int node = part.first_node + (link.index - part.first_link) / links_per_node(part);
+  return {node, node + 1};
+}
+
 Bandwidth Topology::full_capacity(LinkId link) const {
   if (link.index >= links_of_nodes()) return leaf_capacity((link.index - links_of_nodes()) / 2);
   return local_link(link).capacity;
@@ -129,8 +140,7 @@ std::string Topology::link_name(LinkId link) const {
   const auto device = [&](int d) {
     return d == NodeShape::network ? std::string("network") : part.shape.devices[static_cast<std::size_t>(d)];
   };
-  const int node = part.first_node + (link.index - part.first_link) / links_per_node(part);
-  return "node" + std::to_string(node) + "." + device(local.from) + " -> " + device(local.to);
+  return "node" + std::to_string(nodes_at(link).first) + "." + device(local.from) + " -> " + device(local.to);
 }
 
 void Topology::route_between(int from_node, int from_nic, int to_node, int to_nic,

@@ -79,6 +79,11 @@ struct Part {
   int ranks_of_a_node() const { return gpus < spec.gpus ? gpus : spec.gpus; }
 };
 
+// first .. end - 1.
+struct NodeRange {
+  int first, end;
+};
+
 class Topology {
  public:
   // Ranks fill nodes one after the other. Throws InputError when an explicit link list does not connect the
@@ -119,6 +124,8 @@ class Topology {
   }
   Bandwidth capacity(LinkId link) const;
   bool has_degraded_links(int node) const;
+  const std::vector<std::pair<LinkId, Bandwidth>>& degraded_links() const { return degraded_; }  // sorted
+  NodeRange nodes_at(LinkId link) const;  // the node it is in, or those on the leaf it joins to the spine
   LinkClass link_class(LinkId link) const;
   std::string link_name(LinkId link) const;  // "node3.gpu0 -> nvswitch"
 
