@@ -87,7 +87,8 @@ struct NodeRange {
 class Topology {
  public:
   // Ranks fill nodes one after the other. Throws InputError when an explicit link list does not connect the
-  // GPUs. Requires: gpus <= spec.node.gpus or a multiple of it; no link is degraded twice.
+  // GPUs or there are more links than ids. Requires: gpus <= spec.node.gpus or a multiple of it; no link is
+  // degraded twice.
   Topology(TopologySpec spec, const Gpu& gpu, int gpus, const std::vector<DegradedLink>& degraded = {});
   // Parts in the order of their ranks, joined by spec.fabric. Requires: the same of the GPUs of each part.
   Topology(TopologySpec spec, const std::vector<PartSpec>& parts,
