@@ -36,8 +36,8 @@ std::int64_t leaf_period(const Topology& topology) {
 
 struct Period {
   std::int64_t nodes;
-  // The GPUs that one instance has on a node are those that every other has on its nodes, or all nodes are
-  // alike within it. If not, nodes inside a period are never exchanged.
+  // Each instance of a group has the same of the GPUs of every node that it is on. If not, nodes inside a
+  // period are not exchanged.
   bool even;
 };
 
@@ -62,60 +62,53 @@ std::int64_t consecutive_ranks(const Mesh& mesh, Axis axis) {
   return mesh.world;
 }
 
-// 1 and numbers of which each divides the next: for every prime power, the periods sorted by it. Periods
+// 1 and numbers of which each divides the next: for every prime, the periods sorted by its power. Periods
 // that divide one another are among them.
 std::vector<std::int64_t> strides_of(const std::vector<Period>& periods, std::int64_t nodes) {
-  std::vector<std::int64_t> strides;
+  std::vector<std::int64_t> strides{1};
   for (const Period& p : periods)
     if (p.nodes < nodes) strides.push_back(p.nodes);
-  std::sort(strides.begin(), strides.end());
-  strides.erase(std::unique(strides.begin(), strides.end()), strides.end());
+  const auto drop_doubles = [&] {
+    std::sort(strides.begin(), strides.end());
+    strides.erase(std::unique(strides.begin(), strides.end()), strides.end());
+  };
+  drop_doubles();  // at most three are left beside 1, so that no cut-off lcm is taken apart again
   for (std::size_t i = 0; i < strides.size(); ++i)
     for (std::size_t j = i + 1; j < strides.size(); ++j) {
       const std::int64_t a = strides[i], b = strides[j];
       strides[i] = std::gcd(a, b);
       strides[j] = lcm(a, b);
     }
-  strides.push_back(1);
-  std::sort(strides.begin(), strides.end());
-  strides.erase(std::unique(strides.begin(), strides.end()), strides.end());
+  drop_doubles();
   while (strides.back() >= nodes && strides.size() > 1) strides.pop_back();
   return strides;
 }
 
-// The leaves, by the first node of each, that other jobs load in another way than most.
+// Leaves that other jobs load in another way than most.
 std::vector<NodeRange> unusual_leaves(const Cluster& cluster) {
   const Topology& topology = cluster.topology;
-  if (topology.leaves() == 0) return {};
-  const int on_leaf = topology.spec().fabric.nodes_per_leaf;
+  using Traffic = std::vector<std::tuple<int, std::int64_t, std::int64_t>>;  // link of the leaf, rate, flows
+  std::map<int, Traffic>
+      loaded;  // by the first node on the leaf; leaves of several rails are told of together
+  const int nodes = topology.nodes(), on_leaf = std::min(topology.spec().fabric.nodes_per_leaf, nodes);
   const int first_link = topology.links() - 2 * topology.leaves();
-  const int links = 2 * topology.leaves() / ((topology.nodes() - 1) / on_leaf + 1);  // of those nodes' leaves
-  using Traffic = std::vector<std::tuple<int, std::int64_t, std::int64_t>>;          // link, rate, flows
-  std::map<int, std::pair<NodeRange, Traffic>> loaded;                               // by first node
-  for (const BackgroundTraffic& b : cluster.background) {
-    if (topology.link_class(b.link) != LinkClass::leaf) continue;
-    const NodeRange nodes = topology.nodes_at(b.link);
-    auto& [range, traffic] = loaded[nodes.first];
-    range = nodes;
-    traffic.emplace_back((b.link.index - first_link) % links, b.rate.count, b.flows);
-  }
+  const int links = 2 * topology.leaves() / ((nodes - 1) / on_leaf + 1);
+  for (const BackgroundTraffic& b : cluster.background)
+    if (topology.link_class(b.link) == LinkClass::leaf)
+      loaded[topology.nodes_at(b.link).first].emplace_back((b.link.index - first_link) % links, b.rate.count,
+                                                           b.flows);
   if (loaded.empty()) return {};
-  std::map<Traffic, std::int64_t> frequency;
-  frequency[{}] = topology.leaves() * 2 / links - static_cast<std::int64_t>(loaded.size());
-  for (auto& [first, leaf] : loaded) {
-    std::sort(leaf.second.begin(), leaf.second.end());
-    ++frequency[leaf.second];
-  }
-  const Traffic& usual =
-      std::max_element(frequency.begin(), frequency.end(), [](const auto& a, const auto& b) {
-        return a.second < b.second;
-      })->first;
+  for (auto& [first, traffic] : loaded) std::sort(traffic.begin(), traffic.end());
+
+  std::map<Traffic, std::vector<NodeRange>> alike;
+  for (int first = 0; first < nodes; first += std::min(on_leaf, nodes - first))
+    alike[loaded[first]].push_back({first, first + std::min(on_leaf, nodes - first)});
+  const auto most = std::max_element(alike.begin(), alike.end(), [](const auto& a, const auto& b) {
+    return a.second.size() < b.second.size();
+  });
   std::vector<NodeRange> unusual;
-  for (int first = 0; first < topology.nodes(); first += std::min(on_leaf, topology.nodes() - first)) {
-    const auto known = loaded.find(first);
-    const bool same = known == loaded.end() ? usual.empty() : known->second.second == usual;
-    if (!same) unusual.push_back({first, first + std::min(on_leaf, topology.nodes() - first)});
-  }
+  for (auto a = alike.begin(); a != alike.end(); ++a)
+    if (a != most) unusual.insert(unusual.end(), a->second.begin(), a->second.end());
   return unusual;
 }
 
@@ -144,8 +137,7 @@ Symmetry::Symmetry(const Program& program, const Cluster& cluster) : nodes_(clus
 
 void Symmetry::set_values(const Cluster& cluster) {
   const Topology& topology = cluster.topology;
-  // Of each digit: values that are not exchanged, and values that are not exchanged with lower ones.
-  std::vector<std::set<std::int64_t>> single(digits_.size()), starts(digits_.size());
+  std::vector<std::set<std::int64_t>> single(digits_.size()), starts(digits_.size());  // of each digit
   const auto touch = [&](const NodeRange& nodes) {  // something about them is special
     for (std::size_t i = 0; i < digits_.size(); ++i)
       if (const Digit& d = digits_[i]; nodes.first / d.stride == (nodes.end - 1) / d.stride)
@@ -159,33 +151,36 @@ void Symmetry::set_values(const Cluster& cluster) {
   for (const BackgroundTraffic& b : cluster.background)
     if (topology.link_class(b.link) != LinkClass::leaf) touch(topology.nodes_at(b.link));
   for (const NodeRange& leaf : unusual_leaves(cluster)) touch(leaf);
+  // A border falls between two values of a digit, or into one, and then between values of the next.
   for (const Part& part : topology.parts()) {
     const int border = part.first_node + part.nodes;
     for (std::size_t i = 0; i < digits_.size() && border % digits_[i].below != 0; ++i) {
       const Digit& d = digits_[i];
       starts[i].insert(d.value(border));
-      if (border % d.stride != 0) single[i].insert(d.value(border)), starts[i].insert(d.value(border) + 1);
+      if (border % d.stride != 0) single[i].insert(d.value(border));
     }
   }
-  for (std::size_t i = 0; i < digits_.size(); ++i) {
-    Digit& d = digits_[i];
-    if (d.rigid) continue;
-    std::int64_t begin = 0;
-    starts[i].insert(d.below / d.stride);
-    for (const std::int64_t end : starts[i]) {
-      Values alike{-1, -1, end - begin};
-      for (auto s = single[i].lower_bound(begin); s != single[i].end() && *s < end; ++s) {
-        d.values.push_back({*s, -1, 1});
-        --alike.count;
-      }
-      for (std::int64_t v = begin; v < end && alike.next < 0; ++v)
-        if (!single[i].contains(v)) (alike.lowest < 0 ? alike.lowest : alike.next) = v;
-      if (alike.count > 0) d.values.push_back(alike);
-      begin = end;
+  for (std::size_t i = 0; i < digits_.size(); ++i)
+    if (!digits_[i].rigid) digits_[i].exchange(single[i], starts[i]);
+}
+
+// All values are exchanged but single ones, and those on different sides of a start.
+void Symmetry::Digit::exchange(const std::set<std::int64_t>& single, std::set<std::int64_t> starts) {
+  std::int64_t begin = 0;
+  starts.insert(below / stride);
+  for (const std::int64_t end : starts) {
+    Values alike{-1, -1, end - begin};
+    for (auto s = single.lower_bound(begin); s != single.end() && *s < end; ++s) {
+      values.push_back({*s, -1, 1});
+      --alike.count;
     }
-    std::sort(d.values.begin(), d.values.end(),
-              [](const Values& a, const Values& b) { return a.lowest < b.lowest; });
+    for (std::int64_t v = begin; v < end && alike.next < 0; ++v)
+      if (!single.contains(v)) (alike.lowest < 0 ? alike.lowest : alike.next) = v;
+    if (alike.count > 0) values.push_back(alike);
+    begin = end;
   }
+  std::sort(values.begin(), values.end(),
+            [](const Values& a, const Values& b) { return a.lowest < b.lowest; });
 }
 
 std::vector<int> Symmetry::sample(bool two) const {

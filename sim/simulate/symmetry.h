@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "sim/program/program.h"
@@ -23,8 +24,8 @@ namespace shardsim {
 
 class Symmetry {
  public:
-  // A set of digits, one bit each: those that tell one object of a kind from another. The nodes' own are
-  // `all`; an object that contains a node has its digits there.
+  // A set of digits, one bit each. Of a kind of objects (nodes, leaves, instances of a group): those that
+  // tell them apart; all nodes of one object agree in them.
   using Digits = std::uint32_t;
   static constexpr Digits none = 0, all = ~Digits{0};
 
@@ -42,7 +43,9 @@ class Symmetry {
   Digits of_instance(const Topology& topology, const Mesh& mesh, Axis axis) const;
   Digits of_leaf(const Topology& topology) const;
 
-  // In how many ways a symmetry can change these digits of one of nodes().
+  // In how many ways a symmetry can change these digits of one of nodes(). With the digits of a kind: so many
+  // objects are exchanged with the one that contains the node, itself included. With those of one kind that
+  // another has not: so many of them contain, or are in, one and the same object of the other.
   std::int64_t ways(int node, Digits digits) const;
 
  private:
@@ -56,6 +59,7 @@ class Symmetry {
     bool rigid;
     std::vector<Values> values;  // by the lowest; unused in a rigid one
     std::int64_t value(std::int64_t node) const { return node % below / stride; }
+    void exchange(const std::set<std::int64_t>& single, std::set<std::int64_t> starts);
   };
   void set_values(const Cluster& cluster);
   std::vector<int> sample(bool two) const;
