@@ -224,11 +224,11 @@ const Arrival& CausalLog::arrival(const Exchange& e, RankClassId r) const {
 Rank CausalLog::last(const Exchange& e, Rank self, Time began) const {
   const Axis axis = program_.groups[e.group].axis;
   const std::int64_t instance = instance_of(program_.mesh, axis, self);
-  for (const auto& [rank, of] : job_.placed)
-    if (instance_of(program_.mesh, axis, rank) == instance &&
+  for (const PlacedRank& p : job_.placed)
+    if (instance_of(program_.mesh, axis, p.rank) == instance &&
         std::any_of(e.arrivals.begin(), e.arrivals.end(),
-                    [&](const Arrival& a) { return a.at == began && a.rank == of; }))
-      return rank;
+                    [&](const Arrival& a) { return a.at == began && a.rank == p.of; }))
+      return p.rank;
   require(false, "nobody arrived last at a collective");
   return self;
 }
