@@ -222,13 +222,13 @@ const Arrival& CausalLog::arrival(const Exchange& e, RankClassId r) const {
 
 // The lowest rank of those that arrived last in the group of `self`.
 Rank CausalLog::last(const Exchange& e, Rank self, Time began) const {
-  for (const std::vector<Rank>& group : members(program_.mesh, program_.groups[e.group].axis)) {
-    if (!std::binary_search(group.begin(), group.end(), self)) continue;
-    for (const Rank m : group)
-      if (std::any_of(e.arrivals.begin(), e.arrivals.end(),
-                      [&](const Arrival& a) { return a.at == began && a.rank == job_.class_of[m]; }))
-        return m;
-  }
+  const Axis axis = program_.groups[e.group].axis;
+  const std::int64_t instance = instance_of(program_.mesh, axis, self);
+  for (const PlacedRank& p : job_.placed)
+    if (instance_of(program_.mesh, axis, p.rank) == instance &&
+        std::any_of(e.arrivals.begin(), e.arrivals.end(),
+                    [&](const Arrival& a) { return a.at == began && a.rank == p.of; }))
+      return p.rank;
   require(false, "nobody arrived last at a collective");
   return self;
 }
@@ -247,7 +247,7 @@ CriticalPath CausalLog::path(Rank rank, std::size_t step, Time begin, Time end) 
     until = from;
     return &path.segments.back();
   };
-  OccurrenceId id = ends_[job_.class_of[rank]][step].by;
+  OccurrenceId id = ends_[class_of(job_, rank)][step].by;
   while (until > begin) {
     require(known(id), "the critical path breaks off");
     const Occurrence& o = at(id);
@@ -279,9 +279,9 @@ CriticalPath CausalLog::path(Rank rank, std::size_t step, Time begin, Time end) 
       }
       case collective: {
         const Exchange& e = exchange(o);
-        const Arrival& own = arrival(e, job_.class_of[self]);
+        const Arrival& own = arrival(e, class_of(job_, self));
         const Rank waited_for = own.at < o.begin ? last(e, self, o.begin) : self;
-        const Arrival& latest = arrival(e, job_.class_of[waited_for]);
+        const Arrival& latest = arrival(e, class_of(job_, waited_for));
         const std::string because = waited_for == self
                                         ? reason(latest.why, latest.before)
                                         : fmt::format("rank {} arrived last", waited_for.index);

@@ -116,7 +116,7 @@ Cluster sampled(const Cluster& cluster, std::int64_t ranks) {
 void describe_path(Result& result, const Job& job, const Executor& run, const CausalLog& causes) {
   const auto step = static_cast<std::size_t>(run.steps_completed());
   if (step < 1) return;
-  const RankClassId slowest = job.class_of[result.slowest];
+  const RankClassId slowest = class_of(job, result.slowest);
   const std::vector<StepRecord>& steps = run.ranks()[slowest].steps;
   result.critical_path = causes.path(result.slowest, step, steps[step - 1].end, steps[step].end);
 }

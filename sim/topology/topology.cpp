@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "sim/base/check.h"
@@ -16,17 +17,24 @@ Topology::Topology(TopologySpec spec, const std::vector<PartSpec>& parts,
                    const std::vector<DegradedLink>& degraded)
     : spec_(std::move(spec)) {
   require(!parts.empty(), "a cluster without parts");
+  std::int64_t link_ids = 0, most_nics = 0;  // link_ids: an upper bound, with a leaf for every NIC
+  for (const PartSpec& p : parts) most_nics = std::max<std::int64_t>(most_nics, p.node.nics);
   for (const PartSpec& p : parts) {
     const int per_node = p.node.gpus;
     require(p.gpus > 0 && (p.gpus <= per_node || p.gpus % per_node == 0), "nodes are filled whole");
     const bool first = parts_.empty();
-    parts_.push_back({.spec = p.node,
-                      .shape = make_node_shape(p.node, p.gpu),
-                      .gpus = p.gpus,
-                      .nodes = (p.gpus + per_node - 1) / per_node,
-                      .first_rank = first ? 0 : gpus(),
-                      .first_node = first ? 0 : nodes(),
-                      .first_link = first ? 0 : links_of_nodes()});
+    Part part{.spec = p.node,
+              .shape = make_node_shape(p.node, p.gpu),
+              .gpus = p.gpus,
+              .nodes = (p.gpus + per_node - 1) / per_node,
+              .first_rank = first ? 0 : gpus(),
+              .first_node = first ? 0 : nodes(),
+              .first_link = first ? 0 : links_of_nodes()};
+    link_ids += part.nodes * (static_cast<std::int64_t>(part.shape.links.size()) + 2 * most_nics);
+    if (link_ids > std::numeric_limits<std::int32_t>::max())
+      throw InputError(p.node.gpus_place,
+                       std::to_string(link_ids) + " links of nodes and leaves are too many");
+    parts_.push_back(std::move(part));
   }
   spec_.node = parts_.front().spec;
   for (const DegradedLink& d : degraded) {
@@ -107,6 +115,17 @@ bool Topology::has_degraded_links(int node) const {
   return first != degraded_.end() && first->first < LinkId{end};
 }
 
+NodeRange Topology::nodes_at(LinkId link) const {
+  if (link.index >= links_of_nodes()) {
+    const int leaf = (link.index - links_of_nodes()) / 2, on_leaf = spec_.fabric.nodes_per_leaf;
+    const int first = (spec_.fabric.kind == FabricKind::rail_fat_tree ? leaf / rails() : leaf) * on_leaf;
+    return {first, first + std::min(on_leaf, nodes() - first)};
+  }
+  const Part& part = of_link(link);
+  const int node = part.first_node + (link.index - part.first_link) / links_per_node(part);
+  return {node, node + 1};
+}
+
 Bandwidth Topology::full_capacity(LinkId link) const {
   if (link.index >= links_of_nodes()) return leaf_capacity((link.index - links_of_nodes()) / 2);
   return local_link(link).capacity;
@@ -129,8 +148,7 @@ std::string Topology::link_name(LinkId link) const {
   const auto device = [&](int d) {
     return d == NodeShape::network ? std::string("network") : part.shape.devices[static_cast<std::size_t>(d)];
   };
-  const int node = part.first_node + (link.index - part.first_link) / links_per_node(part);
-  return "node" + std::to_string(node) + "." + device(local.from) + " -> " + device(local.to);
+  return "node" + std::to_string(nodes_at(link).first) + "." + device(local.from) + " -> " + device(local.to);
 }
 
 void Topology::route_between(int from_node, int from_nic, int to_node, int to_nic,

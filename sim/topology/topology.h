@@ -79,10 +79,16 @@ struct Part {
   int ranks_of_a_node() const { return gpus < spec.gpus ? gpus : spec.gpus; }
 };
 
+// first .. end - 1.
+struct NodeRange {
+  int first, end;
+};
+
 class Topology {
  public:
   // Ranks fill nodes one after the other. Throws InputError when an explicit link list does not connect the
-  // GPUs. Requires: gpus <= spec.node.gpus or a multiple of it; no link is degraded twice.
+  // GPUs or there are more links than ids. Requires: gpus <= spec.node.gpus or a multiple of it; no link is
+  // degraded twice.
   Topology(TopologySpec spec, const Gpu& gpu, int gpus, const std::vector<DegradedLink>& degraded = {});
   // Parts in the order of their ranks, joined by spec.fabric. Requires: the same of the GPUs of each part.
   Topology(TopologySpec spec, const std::vector<PartSpec>& parts,
@@ -119,6 +125,8 @@ class Topology {
   }
   Bandwidth capacity(LinkId link) const;
   bool has_degraded_links(int node) const;
+  const std::vector<std::pair<LinkId, Bandwidth>>& degraded_links() const { return degraded_; }  // sorted
+  NodeRange nodes_at(LinkId link) const;  // the node it is in, or those on the leaf it joins to the spine
   LinkClass link_class(LinkId link) const;
   std::string link_name(LinkId link) const;  // "node3.gpu0 -> nvswitch"
 

@@ -298,6 +298,27 @@ TEST_CASE("the plan is the candidate that is fastest alone") {
       }
 }
 
+TEST_CASE("millions of ranks take longer than fewer, and all plans stay in range") {
+  const World world;
+  for (const CollectiveKind kind : kinds)
+    for (const Bytes bytes : {1_B, 1_MiB, 4_GiB}) {
+      Time before{};
+      for (int nodes = 65'536; nodes <= 524'288; nodes *= 2) {
+        const RingFabric group = dgx_a100s(nodes);
+        for (const Plan& p : world.candidates(group, kind, bytes)) {
+          CHECK(p.latency > Time{});
+          CHECK(p.cap > Bandwidth{});
+          CHECK(p.sms >= 1);
+          CHECK(p.sms <= group.channels);
+        }
+        if (kind == CollectiveKind::all_gather) {
+          CHECK(world.plan(group, kind, bytes).alone() > before);
+          before = world.plan(group, kind, bytes).alone();
+        }
+      }
+    }
+}
+
 TEST_CASE("alone a collective takes its latency and its bytes over its rate, and at least the launch") {
   const World world;
   for (const RingFabric& group : some_groups)

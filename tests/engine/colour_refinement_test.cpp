@@ -66,6 +66,31 @@ bool same_classes(const Colours& a, const Colours& b) {
   return true;
 }
 
+// Splits everything by everything until nothing changes.
+Colours refine_naively(const ColouredGraph& graph) {
+  using Seen = std::map<std::pair<std::int64_t, int>, std::int64_t>;
+  const auto number = [](const auto& keys) {
+    std::map<typename std::decay_t<decltype(keys)>::value_type, int> numbers;
+    Colours colours;
+    for (const auto& key : keys)
+      colours.push_back(numbers.try_emplace(key, static_cast<int>(numbers.size())).first->second);
+    return colours;
+  };
+  Colours colours = number(graph.colour);
+  for (;;) {
+    std::vector<std::pair<int, Seen>> seen;
+    for (const int colour : colours) seen.push_back({colour, {}});
+    for (const auto& e : graph.edges) {
+      const auto a = static_cast<std::size_t>(e.a), b = static_cast<std::size_t>(e.b);
+      seen[a].second[{e.label, colours[b]}] += e.seen_by_a;
+      seen[b].second[{e.label, colours[a]}] += e.seen_by_b;
+    }
+    Colours next = number(seen);
+    if (next == colours) return colours;
+    colours = std::move(next);
+  }
+}
+
 TEST_CASE("no vertices have no colours") { CHECK(refine({}).empty()); }
 
 TEST_CASE("a cycle is one colour") {
@@ -142,6 +167,58 @@ TEST_CASE("vertices of one colour began with one and have equally many neighbour
       CHECK(graph.colour[v] == graph.colour[found->second]);
       CHECK(counts[v] == counts[found->second]);
     }
+  }
+}
+
+TEST_CASE("the partition is that of the plain algorithm") {
+  for (std::uint64_t run = 0; run < 2000; ++run) {
+    const std::uint64_t seed = seed_of_run(run);
+    CAPTURE(seed);
+    Random random(seed);
+    const ColouredGraph graph = random_graph(random);
+    CHECK(refine(graph) == refine_naively(graph));
+  }
+}
+
+// One vertex for each class of an equitable partition of the graph that is finer than it has to be.
+TEST_CASE("a vertex may stand for many that are alike") {
+  for (std::uint64_t run = 0; run < 2000; ++run) {
+    const std::uint64_t seed = seed_of_run(run);
+    CAPTURE(seed);
+    Random random(seed);
+    ColouredGraph graph = random_graph(random);
+    const auto n = static_cast<int>(graph.colour.size());
+    for (int copies = static_cast<int>(random.between(1, 3)), copy = 1; copy < copies; ++copy) {
+      const std::size_t edges = graph.edges.size();
+      for (int v = 0; v < n; ++v) graph.colour.push_back(graph.colour[static_cast<std::size_t>(v)]);
+      for (std::size_t e = 0; e < edges; ++e)
+        if (auto edge = graph.edges[e]; edge.a < n && edge.b < n)
+          graph.edges.push_back({copy * n + edge.a, copy * n + edge.b, edge.label});
+    }
+    ColouredGraph marked = graph;
+    marked.colour[static_cast<std::size_t>(random.between(0, n - 1))] += 100;
+    const Colours finer = refine_naively(marked), expected = refine_naively(graph);
+
+    ColouredGraph quotient;
+    std::vector<std::size_t> representative;
+    for (std::size_t v = 0; v < finer.size(); ++v)
+      if (finer[v] == static_cast<int>(representative.size())) {
+        representative.push_back(v);
+        quotient.colour.push_back(graph.colour[v]);
+      }
+    const auto counts = neighbours(graph, finer);
+    for (std::size_t a = 0; a < representative.size(); ++a)
+      for (const auto& [key, count] : counts[representative[a]])
+        if (const auto& [label, b] = key; static_cast<int>(a) < b)
+          quotient.edges.push_back(
+              {static_cast<int>(a), b, label, count,
+               counts[representative[static_cast<std::size_t>(b)]].at({label, static_cast<int>(a)})});
+        else if (static_cast<int>(a) == b)  // an edge inside a class is seen from both its ends
+          quotient.edges.push_back({b, b, label, count, 0});
+    const Colours colours = refine(quotient);
+    for (std::size_t v = 0; v < finer.size(); ++v)
+      CHECK(colours[static_cast<std::size_t>(finer[v])] == expected[v]);
+    CHECK(refine_naively(quotient) == colours);
   }
 }
 

@@ -41,6 +41,94 @@ TEST_CASE("folded equals unfolded on random small clusters") {
   CHECK(mixed > 15);
 }
 
+// Up to 64 GPUs, with whatever breaks the symmetry of nodes.
+Settings on_more_gpus(const Settings& small, Random& random) {
+  Settings s;
+  s.scenario = small.scenario;
+  const auto dropped = [](const std::string& key) {
+    return key == "cluster.gpus" || key == "topology.node.nics" || key.starts_with("topology.fabric") ||
+           key.starts_with("strategy") || key.starts_with("straggler") || key.starts_with("degraded_link") ||
+           key.starts_with("background_job");
+  };
+  for (const auto& [key, setting] : small.all())
+    if (!dropped(key)) s.set(key, setting.value, setting.origin);
+  const auto set = [&](const std::string& key, Scalar value) {
+    s.set(key, std::move(value), {Origin::Kind::file, {"random"}, {}});
+  };
+  const std::int64_t node = std::get<std::int64_t>(small.find("topology.node.gpus")->value);
+  const bool one_node = node > 1 && random.chance(8);  // partly filled
+  const std::int64_t gpus = one_node ? random.between(1, node) : node * random.between(2, 64 / node);
+  const std::int64_t nodes = (gpus + node - 1) / node;
+  set("cluster.gpus", gpus);
+  const std::int64_t nics = random.chance(2) ? node : (node + 1) / 2;
+  set("topology.node.nics", nics);
+  const std::int64_t kind = random.between(0, 2), per_leaf = random.between(1, 6);
+  set("topology.fabric.kind", std::string(name(static_cast<FabricKind>(kind))));
+  if (kind > 0) {
+    set("topology.fabric.nodes_per_leaf", per_leaf);
+    set("topology.fabric.oversubscription", random.chance(2) ? 1.0 : 3.0);
+  }
+  std::vector<std::int64_t> factors;
+  for (std::int64_t f = 1; f <= gpus; ++f)
+    if (gpus % f == 0) factors.push_back(f);
+  const auto factor =
+      factors[static_cast<std::size_t>(random.between(0, static_cast<std::int64_t>(factors.size()) - 1))];
+  const bool fsdp2 = random.chance(2);
+  set("strategy.kind", std::string(fsdp2 ? "fsdp2" : "fsdp"));
+  set("strategy.sharding_factor", factor);
+  if (fsdp2 && random.chance(2))
+    for (std::int64_t r = random.between(2, 16); r < factor; ++r)
+      if (factor % r == 0) {
+        set("strategy.reshard_after_forward", r);
+        break;
+      }
+  if (random.chance(2)) {
+    set("straggler[0].gpu", random.between(0, gpus - 1));
+    set("straggler[0].compute_scale", 0.8);
+  }
+  const auto on_some_node = [&](const std::string& key, const char* device, std::int64_t count) {
+    set(key + "node", random.between(0, nodes - 1));
+    set(key + "device", device + std::to_string(random.between(0, count - 1)));
+  };
+  if (random.chance(3)) {
+    on_some_node("degraded_link[0].", "nic", nics);
+    set("degraded_link[0].scale", 0.5);
+  } else if (random.chance(3) && gpus > 1 && node > 1) {
+    on_some_node("degraded_link[0].", "gpu", std::min(gpus, node));
+    set("degraded_link[0].scale", 0.5);
+  }
+  const std::int64_t pods = (nodes + per_leaf - 1) / per_leaf;
+  if (kind > 0 && random.chance(3)) {
+    set("background_job[0].gb_per_s", 20.0);
+    if (random.chance(2)) set("background_job[0].leaf", random.between(0, pods - 1));
+  } else if (random.chance(4)) {
+    on_some_node("background_job[0].", "nic", nics);
+    set("background_job[0].gb_per_s", 10.0);
+  }
+  return s;
+}
+
+TEST_CASE("folded equals unfolded on clusters with leaves, hybrid sharding, odd sizes and what-ifs") {
+  const std::uint64_t seed = seed_of_run(7411);
+  ScenarioGenerator generator(seed);
+  Random random(seed + 2);
+  const Library library = test_library();
+  int folded_away = 0;
+  for (int i = 0; i < 60; ++i) {
+    Settings settings = on_more_gpus(generator.next_uniform(), random);
+    CAPTURE(seed);
+    CAPTURE(i);
+    if (settings.list_size("degraded_link") + settings.list_size("background_job") == 0 && random.chance(2))
+      settings = generator.mixed(settings);
+    INFO(describe(settings));
+    const Scenario scenario = resolve(settings, library);
+    REQUIRE(report_of(scenario, true) == report_of(scenario, false));
+    const Result folded = run(scenario).result;
+    if (2 * folded.engine.rank_classes <= folded.engine.ranks) ++folded_away;
+  }
+  CHECK(folded_away > 20);
+}
+
 Job job_of(int ranks, int per_node, std::int64_t factor, std::vector<Straggler> stragglers = {},
            bool fold = true) {
   IdealWorld world(ranks, per_node);

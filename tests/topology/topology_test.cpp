@@ -351,5 +351,34 @@ TEST_CASE("degraded links are exceptions: they and no others lose capacity, in b
   CHECK(whole.link_name(links_of_nic(whole, 3, 7)[0]) == "node3.nic7 -> network");
 }
 
+TEST_CASE("the nodes at a link are the node it is in, or all that reach the spine over it") {
+  for (const Topology& t : some_of_each()) {
+    for (int node = 0; node < t.nodes(); ++node)
+      for (int l = 0; l < static_cast<int>(t.node(node).links.size()); ++l) {
+        CHECK(t.nodes_at(t.link(node, l)).first == node);
+        CHECK(t.nodes_at(t.link(node, l)).end == node + 1);
+      }
+    for (int l = t.links() - 2 * t.leaves(); l < t.links(); ++l) {
+      const NodeRange at = t.nodes_at({l});
+      const int leaf = (l - t.links() + 2 * t.leaves()) / 2;
+      for (int node = 0; node < t.nodes(); ++node) {
+        bool on_leaf = false;
+        for (int nic = 0; nic < t.node(node).nics; ++nic) on_leaf = on_leaf || t.leaf_of(node, nic) == leaf;
+        CHECK(on_leaf == (at.first <= node && node < at.end));
+      }
+    }
+  }
+}
+
+TEST_CASE("millions of GPUs have their links, or are refused") {
+  const Topology t(with_leaves(dgx_a100(), FabricKind::rail_fat_tree, 32), a100(), 1 << 22);
+  CHECK(t.leaf_of(t.nodes() - 1, 7) == t.leaves() - 1);
+  CHECK(t.link(t.nodes() - 1, 0).index > 0);
+  CHECK(t.nodes_at({t.links() - 1}).end == t.nodes());
+  TopologySpec huge = cluster(Intra::links, 1, 1);
+  for (int s = 0; s < 300; ++s) huge.node.links.push_back({"gpu0", "switch" + std::to_string(s), 1_GBps, {}});
+  CHECK_THROWS_AS(Topology(huge, a100(), 1 << 22), InputError);
+}
+
 }  // namespace
 }  // namespace shardsim
