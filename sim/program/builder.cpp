@@ -18,9 +18,8 @@ GroupId ProgramBuilder::group(Axis axis) {
 }
 
 LabelId ProgramBuilder::label(std::string_view text) {
-  const auto [it, fresh] = labels_.try_emplace(std::string(text), program_.labels.next_id());
-  if (fresh) program_.labels.add(std::string(text));
-  return it->second;
+  if (const auto known = labels_.find(text); known != labels_.end()) return known->second;
+  return labels_.emplace(text, program_.labels.add(std::string(text))).first->second;
 }
 
 KernelId ProgramBuilder::kernel(const Kernel& kernel) {

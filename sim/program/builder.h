@@ -1,6 +1,7 @@
 // Writes programs: interns what repeats and appends instructions to the current body.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -61,7 +62,10 @@ class ProgramBuilder {
 
   Program program_;
   BodyId body_{-1};
-  std::unordered_map<std::string, LabelId> labels_;
+  struct TextHash : std::hash<std::string_view> {
+    using is_transparent = void;
+  };
+  std::unordered_map<std::string, LabelId, TextHash, std::equal_to<>> labels_;
   std::map<Kernel, KernelId> kernels_;
   std::map<CollectiveOp, CollectiveId> collectives_;
   std::map<std::pair<StreamId, StreamId>, EventId> stream_waits_;

@@ -144,6 +144,7 @@ using Body = std::vector<Instruction>;
 struct Repeat {
   BodyId body;
   std::int64_t times;
+  friend bool operator==(const Repeat&, const Repeat&) = default;
 };
 // DDP rebuilds its buckets in step 2, the optimizer's state appears in step 1: sections differ, their bodies
 // may be shared. After `second`, `steady` repeats.

@@ -59,34 +59,42 @@ Autograd::Autograd(const OpGraph& graph, ProgramBuilder& program, const Training
       maker_(graph.values.size()),
       creator_(graph.values.size()),
       last_read_(graph.values.size()),
-      dying_(graph.ops.size()),
       uses_(graph.parameters.size(), 0),
       accumulate_(program.label("accumulate gradient")),
       recall_(graph.ops.size()),
-      kept_(graph.ops.size()),
       offload_ending_(graph.segments.size(), -1),
       forward_tensor_(graph.values.size(), no_tensor),
       recomputed_tensor_(graph.values.size(), no_tensor),
       returned_tensor_(graph.values.size(), no_tensor),
       sum_tensor_(graph.values.size(), no_tensor),
-      op_tensors_(graph.ops.size()),
+      forward_temporary_(graph.ops.size(), no_tensor),
+      backward_temporary_(graph.ops.size(), no_tensor),
       stored_(graph.values.size()),
       gradients_(graph.values.size()),
       pending_(graph.parameters.size()) {
-  for (const Op& op : graph.ops) {
-    Kernels kernels;
-    for (const Kernel& k : op.forward) kernels.forward.push_back(program.kernel(k));
-    for (const Kernel& k : op.backward) kernels.backward.push_back(program.kernel(k));
-    kernels_.push_back(std::move(kernels));
+  std::vector<std::pair<OpId, KernelId>> forward_kernels, backward_kernels;
+  std::vector<std::pair<OpId, TensorId>> input_gradients, parameter_gradients;
+  for (const OpId id : ids(graph.ops)) {
+    const Op& op = graph.ops[id];
+    for (const Kernel& k : op.forward) forward_kernels.emplace_back(id, program.kernel(k));
+    for (const Kernel& k : op.backward) backward_kernels.emplace_back(id, program.kernel(k));
     label_.push_back(program.label(op.name));
     for (const ParameterId p : op.parameters) ++uses_[p];
+    input_gradients.insert(input_gradients.end(), op.inputs.size(), {id, no_tensor});
+    parameter_gradients.insert(parameter_gradients.end(), op.parameters.size(), {id, no_tensor});
   }
+  forward_kernels_ = {graph.ops.size(), forward_kernels};
+  backward_kernels_ = {graph.ops.size(), backward_kernels};
+  input_gradient_ = {graph.ops.size(), input_gradients};
+  parameter_gradient_ = {graph.ops.size(), parameter_gradients};
   for (const Segment& s : graph.segments)
     for (OpId op = s.first; op < s.last; ++op.index) segment_of_[op] = static_cast<int>(index_of(s));
+  std::vector<std::pair<OpId, ValueId>> dying;
   for (const ValueId v : ids(graph.values)) {
     const Value& value = graph.values[v];
-    if (value.storage == v && !value.held_by_user) dying_[value.last_use].push_back(v);
+    if (value.storage == v && !value.held_by_user) dying.emplace_back(value.last_use, v);
   }
+  dying_ = {graph.ops.size(), dying};
   for (const OpId op : ids(graph.ops)) {
     for (const ValueId v : graph.ops[op].inputs) last_read_[storage_of(v)] = op;
     for (const ValueId v : graph.ops[op].outputs) {
@@ -181,13 +189,14 @@ void Autograd::add_checkpoint(OpId first, OpId last, const std::function<Recall(
 }
 
 void Autograd::plan_kept() {
+  std::vector<std::pair<OpId, ValueId>> kept;
   for (const OpId id : ids(graph_.ops)) {
     const Op& op = graph_.ops[id];
     if (recall_[id].checkpoint < 0)
-      for (const ValueId v : op.saved) kept_[id].push_back(storage_of(v));
+      for (const ValueId v : op.saved) kept.emplace_back(id, storage_of(v));
     if (recall_[id].cached)
       for (const ValueId v : op.outputs)
-        if (storage_of(v) == v) kept_[id].push_back(v);
+        if (storage_of(v) == v) kept.emplace_back(id, v);
   }
   for (int c = 0; c < static_cast<int>(checkpoints_.size()); ++c) {
     std::vector<ValueId> missing = checkpoints_[at(c)].inputs;  // kept from their first use on
@@ -196,11 +205,12 @@ void Autograd::plan_kept() {
       for (const ValueId v : graph_.ops[op].inputs) {
         const auto found = std::find(missing.begin(), missing.end(), storage_of(v));
         if (found == missing.end()) continue;
-        kept_[op].push_back(*found);
+        kept.emplace_back(op, *found);
         missing.erase(found);
       }
     }
   }
+  kept_ = {graph_.ops.size(), kept};
 }
 
 Flop Autograd::recomputed_flop() const {
@@ -217,6 +227,10 @@ TensorId Autograd::once(TensorId& id, std::string_view name, Bytes bytes, Catego
                         StreamId stream) {
   if (id == no_tensor) id = program_.tensor(name, bytes, category, stream);
   return id;
+}
+
+std::string_view Autograd::joined(std::string_view name, std::string_view suffix) {
+  return text_.assign(name).append(suffix);
 }
 
 void Autograd::drop(ValueId storage) {
@@ -255,9 +269,9 @@ void Autograd::run(OpId id, IdVector<ValueId, TensorId>& tensors) {
   const TensorId temporary =
       op.forward_temporary.count == 0
           ? no_tensor
-          : once(op_tensors_[id].forward_temporary, op.name, op.forward_temporary, Category::temporaries);
+          : once(forward_temporary_[id], op.name, op.forward_temporary, Category::temporaries);
   if (temporary != no_tensor) program_.alloc(temporary);
-  for (const KernelId k : kernels_[id].forward)
+  for (const KernelId k : forward_kernels_[id])
     program_.launch(default_stream, k, op.compiled ? HostWork::compiled_op : HostWork::forward_op,
                     label_[id]);
   if (temporary != no_tensor) program_.free(temporary);
@@ -422,18 +436,18 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     return;
   }
   if (hooks_.before_backward) hooks_.before_backward(id);
-  OpTensors& tensors = op_tensors_[id];
-  tensors.input_gradient.resize(op.inputs.size(), no_tensor);
-  tensors.parameter_gradient.resize(op.parameters.size(), no_tensor);
+  TensorId& temporary = backward_temporary_[id];
+  const std::span<TensorId> input_gradients = input_gradient_[id],
+                            parameter_gradients = parameter_gradient_[id];
   if (op.backward_temporary.count > 0)
-    program_.alloc(once(tensors.backward_temporary, op.name, op.backward_temporary, Category::temporaries));
+    program_.alloc(once(temporary, op.name, op.backward_temporary, Category::temporaries));
 
   std::vector<int> made(op.inputs.size(), -1), absorbed;
   Bytes summed;  // what a fused kernel reads beyond one gradient per result
   for (std::size_t i = 0; i < op.inputs.size(); ++i) {
     const ValueId v = op.inputs[i];
     if (op.gradients[i] == Gradient::fresh) {
-      const TensorId t = once(tensors.input_gradient[i], std::string(graph_.values[v].name) + " gradient",
+      const TensorId t = once(input_gradients[i], joined(graph_.values[v].name, " gradient"),
                               bytes_of(graph_, v), Category::temporaries);
       program_.alloc(t);
       made[i] = hold_gradient(t);
@@ -452,7 +466,7 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     for (std::size_t more = 1; more < gradients_[v].size(); ++more) summed += bytes_of(graph_, v);
   for (std::size_t i = 0; i < op.parameters.size(); ++i) {
     const Parameter& p = graph_.parameters[op.parameters[i]];
-    program_.alloc(once(tensors.parameter_gradient[i], p.name + " gradient",
+    program_.alloc(once(parameter_gradients[i], joined(p.name, " gradient"),
                         storage(p.elements, graph_.parameter_dtype), Category::gradients));
   }
   const HostWork work = op.compiled ? HostWork::compiled_op : HostWork::backward_op;
@@ -460,11 +474,11 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
     program_.launch(
         default_stream,
         summed.count == 0
-            ? kernels_[id].backward[k]
+            ? backward_kernels_[id][k]
             : program_.kernel(MemoryBound{std::get<MemoryBound>(op.backward[k]).traffic + summed}),
         work, label_[id]);
 
-  if (op.backward_temporary.count > 0) program_.free(tensors.backward_temporary);
+  if (op.backward_temporary.count > 0) program_.free(temporary);
   release_saved();
   for (const int gradient : absorbed) drop_gradient(gradient);
   for (const ValueId v : op.outputs)
@@ -472,7 +486,7 @@ void Autograd::run_backward(OpId id, const OnGradient& on_gradient) {
   for (std::size_t i = 0; i < op.inputs.size(); ++i)
     if (made[i] >= 0) give_gradient(op.inputs[i], made[i], id);
   for (std::size_t i = 0; i < op.parameters.size(); ++i)
-    give_parameter_gradient(op.parameters[i], tensors.parameter_gradient[i], on_gradient);
+    give_parameter_gradient(op.parameters[i], parameter_gradients[i], on_gradient);
   if (hooks_.after_backward) hooks_.after_backward(id);
 }
 
@@ -496,7 +510,7 @@ int Autograd::add_gradients(ValueId of, int present, int held) {
   if (held_[at(present)].references == 1) {
     add(addend);
   } else {
-    const TensorId sum = once(sum_tensor_[of], std::string(graph_.values[of].name) + " gradient sum",
+    const TensorId sum = once(sum_tensor_[of], joined(graph_.values[of].name, " gradient sum"),
                               bytes_of(graph_, of), Category::temporaries);
     program_.alloc(sum);
     add(addend);

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "sim/base/id_lists.h"
 #include "sim/model/op_graph.h"
 #include "sim/program/builder.h"
 #include "sim/strategy/options.h"
@@ -70,9 +71,6 @@ class Autograd {
   struct Held {  // a gradient of an activation
     TensorId tensor{-1};
     int references = 0;
-  };
-  struct Kernels {
-    std::vector<KernelId> forward, backward;
   };
   // A part of the forward pass that runs again when backward reaches its last operation.
   struct Checkpoint {
@@ -123,6 +121,7 @@ class Autograd {
   void add(TensorId addend);  // to what is there: one kernel
   TensorId once(TensorId& id, std::string_view name, Bytes bytes, Category category,
                 StreamId stream = default_stream);
+  std::string_view joined(std::string_view name, std::string_view suffix);  // until it is called again
   void move_out(std::size_t offload);
   void free_moved();  // of the latest move_out, once its copies are done
   void bring_back(std::size_t offload);
@@ -133,27 +132,24 @@ class Autograd {
   OpHooks hooks_;
 
   // Derived from the graph once.
-  IdVector<OpId, Kernels> kernels_;
+  IdLists<OpId, KernelId> forward_kernels_, backward_kernels_;
   IdVector<OpId, LabelId> label_;
   IdVector<OpId, int> segment_of_;
   IdVector<ValueId, OpId> maker_, creator_, last_read_;  // creator_ is known of storages
-  IdVector<OpId, std::vector<ValueId>> dying_;           // storages whose last Python use is the op
+  IdLists<OpId, ValueId> dying_;                         // storages whose last Python use is the op
   IdVector<ParameterId, int> uses_;
   LabelId accumulate_;
   std::vector<Checkpoint> checkpoints_;
   IdVector<OpId, Recall> recall_;
-  IdVector<OpId, std::vector<ValueId>> kept_;  // storages that forward keeps for backward because of the op
+  IdLists<OpId, ValueId> kept_;  // storages that forward keeps for backward because of the op
   std::vector<Offload> offloads_;
   std::vector<int> offload_ending_;  // by segment: the offload it is the last of, or -1
   StreamId offload_stream_{-1};
 
   // Tensor ids, made on first need: a micro-batch emitted again uses the same ones.
   IdVector<ValueId, TensorId> forward_tensor_, recomputed_tensor_, returned_tensor_, sum_tensor_;
-  struct OpTensors {
-    std::vector<TensorId> input_gradient, parameter_gradient;
-    TensorId forward_temporary{-1}, backward_temporary{-1};
-  };
-  IdVector<OpId, OpTensors> op_tensors_;
+  IdLists<OpId, TensorId> input_gradient_, parameter_gradient_;
+  IdVector<OpId, TensorId> forward_temporary_, backward_temporary_;
   TensorId loss_gradient_{-1};
 
   // State of the micro-batch being written.
@@ -167,6 +163,7 @@ class Autograd {
   };
   IdVector<ParameterId, Pending> pending_;
   int leaving_ = -1;  // the offload whose copies to the host are under way
+  std::string text_;  // of joined()
 };
 
 }  // namespace shardsim

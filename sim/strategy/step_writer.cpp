@@ -10,13 +10,15 @@ namespace shardsim {
 StepWriter::StepWriter(const OpGraph& g, const Training& t, const Framework& f, Mesh mesh,
                        MemorySpace optimizer_space)
     : graph(g), training(t), framework(f), program(mesh), optimizer(program, t, optimizer_space) {
-  const double micro_batches = static_cast<double>(t.micro_batches);
-  const Flop forward = forward_flop(g);
-  program.program().flop.model = forward * 3.0 * micro_batches;
-  program.program().flop.hardware = (forward * 3.0 + make_autograd().recomputed_flop()) * micro_batches;
+  program.program().flop.model = forward_flop(g) * 3.0 * static_cast<double>(t.micro_batches);
 }
 
-Autograd StepWriter::make_autograd() { return Autograd(graph, program, training); }
+Autograd StepWriter::make_autograd() {
+  Autograd autograd(graph, program, training);
+  program.program().flop.hardware =
+      (forward_flop(graph) * 3.0 + autograd.recomputed_flop()) * static_cast<double>(training.micro_batches);
+  return autograd;
+}
 
 Trained StepWriter::trained(const std::string& name, std::int64_t rows, std::int64_t columns) {
   if (!training.master_copies) return optimizer.trained(name, rows, columns, training.stored);

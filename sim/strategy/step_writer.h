@@ -32,7 +32,8 @@ class StepWriter {
   ProgramBuilder program;
   const Optimizer optimizer;
 
-  // Each has tensors of its own: micro-batches whose gradients are alive at the same time need two.
+  // Each has tensors of its own: micro-batches whose gradients are alive at the same time need two. What it
+  // runs again is part of the program's FLOP.
   Autograd make_autograd();
 
   // A parameter as the framework stores it, of [rows, columns].
