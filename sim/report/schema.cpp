@@ -214,7 +214,7 @@ Json run_schema() {
                   {"measured", type("number", "")},
                   {"error", nullable("number", "(predicted - measured) / measured")}})}}},
        {"scenario", scenario_values()},
-       {"engine", object({{"events", type("integer", "state changes popped")},
+       {"engine", object({{"events", type("integer", "wake-ups, and kernels that ended between two of them")},
                           {"allocator_calls", type("integer", "")},
                           {"wall_s", type("number", "real time of the simulation")},
                           {"ranks", type("integer", "of the job")},

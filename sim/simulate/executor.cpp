@@ -1,7 +1,6 @@
 #include "sim/simulate/executor.h"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 #include <utility>
 
@@ -19,7 +18,6 @@ constexpr Time latest = longest_work * 32;  // far from the end of Time
 constexpr std::size_t longest_chain = 32;   // operations
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-std::uint64_t mask(int stream) { return std::uint64_t{1} << stream; }
 
 // Context of the process, NCCL's code, and the buffers of each communicator.
 Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass& rank) {
@@ -151,7 +149,7 @@ void Executor::activate(RankClassId r) {
 }
 
 void Executor::touch(RankClassId r, int s) {
-  ranks_[r].touched |= mask(s);
+  ranks_[r].touched.insert(s);
   activate(r);
 }
 
@@ -170,13 +168,13 @@ void Executor::settle_active() {
 void Executor::settle(RankClassId r) {
   RankState& rank = ranks_[r];
   do {
-    while (rank.touched != 0) {
-      const int s = std::countr_zero(rank.touched);
-      rank.touched &= rank.touched - 1;
+    while (!rank.touched.empty()) {
+      const int s = rank.touched.lowest();
+      rank.touched.erase(s);
       advance(r, s);
     }
     if (rank.host.state == HostState::State::due) run_host(r);
-  } while (rank.touched != 0 || rank.host.state == HostState::State::due);
+  } while (!rank.touched.empty() || rank.host.state == HostState::State::due);
   rank.active = false;
   if (rank.repace && company_of(r) == rank.company) repace(r);  // nobody else needs to have settled
 }
@@ -246,7 +244,7 @@ void Executor::advance(RankClassId r, int s) {
       case StreamOp::Kind::wait:
         if (rank.events[at(op.id)].completed < op.value) {
           stream.blocked_on = op.id;
-          rank.blocked |= mask(s);
+          rank.blocked.insert(s);
           stream.began = now_;
           if (timed) set_computing(r, false);
           return;
@@ -276,7 +274,7 @@ void Executor::begin_kernel(RankClassId r, int s) {
   stream.busy = true;
   stream.began = now_;
   stream.paced = false;
-  rank.running |= mask(s);
+  rank.running.insert(s);
   if (const StreamOp& op = stream.queue.front(); causes_ != nullptr)
     causes_->begin(r, s,
                    op.host == HostWork::optimizer_op ? Occurrence::Kind::optimizer : Occurrence::Kind::kernel,
@@ -310,8 +308,8 @@ void Executor::finish_front(RankClassId r, int s) {
   if (causes_ != nullptr)
     causes_->end(r, s, now_, kernel ? now_ - stream.began - pace_of(r, {})({op.id}) : Time{});
   if (kernel) {
-    rank.running &= ~mask(s);
-    if (rank.running != 0) ask_repace(r);
+    rank.running.erase(s);
+    if (!rank.running.empty()) ask_repace(r);
     kernel_ran(r, s, now_);
   } else {
     network_.stop(transfer_of(r, s));
@@ -342,56 +340,52 @@ void Executor::kernel_ran(RankClassId r, int s, Time end) {
 void Executor::follow_chain(RankClassId r, int s) {
   RankState& rank = ranks_[r];
   StreamState& stream = rank.streams[at(s)];
-  if (!stream.busy || !stream.paced) return;
+  if (!stream.busy || !stream.paced || kernels_one_by_one()) return;
   for (;;) {
     const Time end = stream.updated + stream.left;
     if (end > now_) return;
-    std::size_t next = 1;
+    std::uint32_t next = 1;
     while (next < stream.queue.size() && stream.queue[next].kind == StreamOp::Kind::marker) ++next;
     if (next == stream.queue.size()) return;
     const StreamOp& following = stream.queue[next];
-    if (following.kind != StreamOp::Kind::kernel || following.ready > end || causes_ != nullptr ||
-        timeline_ != nullptr)
-      return;
+    if (following.kind != StreamOp::Kind::kernel || following.ready > end) return;
     kernel_ran(r, s, end);
     ++events_;
-    stream.markers_passed += static_cast<std::int64_t>(next) - 1;
-    const StreamOp& now_running = stream.queue[next];
+    stream.markers_passed += next - 1;
     const bool foreseen = next <= stream.foreseen;
-    stream.pace = stream.left =
-        foreseen ? Time{now_running.value} : pace_of(r, rank.company)({now_running.id});
-    stream.foreseen = foreseen ? stream.foreseen - static_cast<std::uint32_t>(next) : 0;
+    stream.pace = stream.left = foreseen ? Time{following.value} : pace_of(r, rank.company)({following.id});
+    stream.foreseen = foreseen ? stream.foreseen - next : 0;
     stream.began = stream.updated = end;
     for (; next > 0; --next) stream.pop();
     launched(r, s);
   }
 }
 
-// When the last kernel ends of those that will follow the running one without a gap, if nothing changes.
-Time Executor::end_of_chain(RankClassId r, int s) {
+// Wakes the stream when the last kernel ends of those that will follow the running one without a gap, if
+// nothing changes.
+void Executor::schedule_chain(RankClassId r, int s) {
   const RankState& rank = ranks_[r];
   StreamState& stream = ranks_[r].streams[at(s)];
   Time end = stream.updated + stream.left;
   stream.foreseen = 0;
   const bool host_waits_for_launch =
       rank.host.state == HostState::State::queue_full && rank.host.stream.index == s;
-  if (host_waits_for_launch || causes_ != nullptr || timeline_ != nullptr) return end;
-  const KernelClock::Pace pace = pace_of(r, rank.company);
-  const std::size_t ops = std::min(stream.queue.size(), longest_chain);
-  for (std::size_t i = 1; i < ops; ++i) {
-    StreamOp& op = stream.queue[i];
-    if (op.kind != StreamOp::Kind::marker) {
-      if (op.kind != StreamOp::Kind::kernel || op.ready > end) break;
-      const Time takes = pace({op.id});
-      op.value = takes.count;
-      end += takes;
+  if (!host_waits_for_launch && !kernels_one_by_one()) {
+    const KernelClock::Pace pace = pace_of(r, rank.company);
+    const auto ops = static_cast<std::uint32_t>(std::min(stream.queue.size(), longest_chain));
+    for (std::uint32_t i = 1; i < ops; ++i) {
+      StreamOp& op = stream.queue[i];
+      if (op.kind != StreamOp::Kind::marker) {
+        if (op.kind != StreamOp::Kind::kernel || op.ready > end) break;
+        const Time takes = pace({op.id});
+        op.value = takes.count;
+        end += takes;
+      }
+      stream.foreseen = i;
     }
-    stream.foreseen = static_cast<std::uint32_t>(i);
   }
-  return end;
+  schedule(stream_agent(r, s), end);
 }
-
-void Executor::schedule_chain(RankClassId r, int s) { schedule(stream_agent(r, s), end_of_chain(r, s)); }
 
 void Executor::complete(RankClassId r, EventId e, int recorded_on) {
   RankState& rank = ranks_[r];
@@ -399,12 +393,11 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
   ++event.completed;
   if (causes_ != nullptr) causes_->completed(r, e, recorded_on);
   const ActivityLog& log = rank.streams[at(recorded_on)].log;
-  for (std::uint64_t blocked = rank.blocked; blocked != 0; blocked &= blocked - 1) {
-    const int s = std::countr_zero(blocked);
+  for (const int s : rank.blocked) {
     StreamState& stream = rank.streams[at(s)];
     if (stream.blocked_on != e.index || event.completed < stream.queue.front().value) continue;
     stream.blocked_on = StreamState::not_blocked;
-    rank.blocked &= ~mask(s);
+    rank.blocked.erase(s);
     stream.log.inherit(log, stream.began);
     if (causes_ != nullptr) causes_->released(r, s, e, now_);
     if (s == default_stream.index) rank.account.spend_waiting(log, now_);
@@ -463,7 +456,7 @@ Company Executor::company_of(RankClassId r) const {
   Bandwidth wire;
   for (const CommunicatorId c : job_.ranks[r].communicator) wire += communicators_[c].moving.rate;
   return {.taken = {.sms = std::min(rank.sms, gpu.sms - 1), .hbm_ppm = hbm_taken_ppm(gpu, wire)},
-          .sharers = std::popcount(rank.running)};
+          .sharers = rank.running.size()};
 }
 
 // Gives every running kernel the duration it has beside today's collectives and kernels; what is left of it
@@ -474,11 +467,9 @@ void Executor::repace(RankClassId r) {
   const Company company = company_of(r);
   const bool changed = company != rank.company;
   if (changed)
-    for (std::uint64_t left = rank.running; left != 0; left &= left - 1)
-      follow_chain(r, std::countr_zero(left));
+    for (const int s : rank.running) follow_chain(r, s);
   rank.company = company;
-  for (std::uint64_t running = rank.running; running != 0; running &= running - 1) {
-    const int s = std::countr_zero(running);
+  for (const int s : rank.running) {
     StreamState& stream = rank.streams[at(s)];
     if (stream.paced && !changed) continue;
     const Time pace = pace_of(r, company)({stream.queue.front().id});
@@ -509,7 +500,7 @@ void Executor::arrive(RankClassId r, int s) {
   RankState& rank = ranks_[r];
   StreamState& stream = rank.streams[at(s)];
   const CollectiveId what{stream.queue.front().id};
-  const CommunicatorId c = job_.ranks[r].communicator[program_.collectives[what].group];
+  const CommunicatorId c = communicator_of(r, what);
   CommunicatorState& comm = communicators_[c];
   require(comm.arrived == 0 || comm.what == what, "ranks of a group disagree on their next collective");
   stream.busy = true;
@@ -604,20 +595,15 @@ void Executor::finish_collective(CommunicatorId c) {
 }
 
 void Executor::change_rate(TransferId t) {
-  const Bandwidth rate = network_.rate(t);
-  const int communicators = static_cast<int>(communicators_.size());
-  if (t.index >= communicators) {
-    const int i = t.index - communicators;
-    if (at(i) >= copies_.size()) return;  // another job's
-    update(copies_[at(i)], rate, stream_agent({i / streams()}, i % streams()));
-    return;
-  }
-  const CommunicatorId c{t.index};
-  update(communicators_[c].moving, rate, communicator_agent(c));
+  const std::size_t i = at(t.index), communicators = communicators_.size();
+  if (i >= communicators + copies_.size()) return;  // another job's
+  Moving& moving =
+      i < communicators ? communicators_[CommunicatorId{t.index}].moving : copies_[i - communicators];
+  update(moving, network_.rate(t), agent_of(t));
 }
 
 void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {
-  moving.left = std::max(Wide{0}, moving.left - Wide{moving.rate.count} * (now_ - moving.updated).count);
+  moving.left = moving.left_at(now_);
   moving.updated = now_;
   moving.rate = rate;
   if (chunks_) return;  // the last message ends it
@@ -629,7 +615,6 @@ void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {
 void Executor::run_host(RankClassId r) {
   RankState& rank = ranks_[r];
   HostState& host = rank.host;
-  if (host.state != HostState::State::due) return;
   host.clock = std::max(host.clock, now_);
   if (host.retry_began) poll(r);  // everything has completed
   while (host.state == HostState::State::due) {
@@ -886,7 +871,7 @@ bool Executor::execute(RankClassId r, const Free& i) {
     ++streams_to_pass;
     StreamState& stream = rank.streams[at(s)];
     if (stream.freed.empty()) rank.reusable_from = {};
-    rank.holding |= mask(s);
+    rank.holding.insert(s);
     stream.freed.push({block, stream.work_queued});
     push(r, s, {.kind = StreamOp::Kind::marker});
   }
@@ -897,8 +882,7 @@ bool Executor::execute(RankClassId r, const Free& i) {
 // process_events: freed blocks whose streams have passed can be reused.
 void Executor::poll(RankClassId r) {
   RankState& rank = ranks_[r];
-  for (std::uint64_t holding = rank.holding; holding != 0; holding &= holding - 1) {
-    const int s = std::countr_zero(holding);
+  for (const int s : rank.holding) {
     StreamState& stream = rank.streams[at(s)];
     follow_chain(r, s);
     for (; stream.markers_polled < stream.markers_passed; ++stream.markers_polled) {
@@ -911,7 +895,7 @@ void Executor::poll(RankClassId r) {
       rank.allocator.retire(block);
       note_memory(r);
     }
-    if (stream.freed.empty()) rank.holding &= ~mask(s);
+    if (stream.freed.empty()) rank.holding.erase(s);
   }
 }
 
@@ -926,8 +910,7 @@ bool Executor::nothing_reusable(RankClassId r) {
 Time Executor::first_marker(RankClassId r) {
   RankState& rank = ranks_[r];
   Time first = latest;
-  for (std::uint64_t holding = rank.holding; holding != 0; holding &= holding - 1) {
-    const int s = std::countr_zero(holding);
+  for (const int s : rank.holding) {
     const StreamState& stream = rank.streams[at(s)];
     follow_chain(r, s);
     const bool passed = stream.markers_polled < stream.markers_passed;
@@ -960,12 +943,11 @@ Time Executor::least_left(RankClassId r, int s) {
   }
   if (op.kind != StreamOp::Kind::collective || chunks_) return {};
   const CollectiveId what{op.id};
-  const CommunicatorId c = job_.ranks[r].communicator[program_.collectives[what].group];
+  const CommunicatorId c = communicator_of(r, what);
   const CommunicatorState& comm = communicators_[c];
   if (comm.state == CommunicatorState::State::gathering) return op.work;
   if (comm.state == CommunicatorState::State::latency) return op.work - (now_ - comm.began);
-  const Wide left = comm.moving.left - Wide{comm.moving.rate.count} * (now_ - comm.moving.updated).count;
-  return {static_cast<std::int64_t>(std::max(Wide{0}, left) / plan_of(c, what).cap.count)};
+  return {static_cast<std::int64_t>(comm.moving.left_at(now_) / plan_of(c, what).cap.count)};
 }
 
 // How long it takes on an idle GPU and an idle network; 0 where that is not known.
@@ -973,7 +955,7 @@ Time Executor::least_time(RankClassId r, const StreamOp& op) {
   if (op.kind == StreamOp::Kind::kernel) return pace_of(r, {})({op.id});
   if (op.kind != StreamOp::Kind::collective || chunks_) return {};
   const CollectiveId what{op.id};
-  return plan_of(job_.ranks[r].communicator[program_.collectives[what].group], what).alone();
+  return plan_of(communicator_of(r, what), what).alone();
 }
 
 // A row per change, on the host's clock; of changes at one instant that go one way, only the last.

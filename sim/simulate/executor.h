@@ -11,6 +11,7 @@
 //   use
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -89,11 +90,10 @@ struct RankState {
   bool repace = false;     // listed in to_repace_
   bool active = false;     // listed in active_
   bool computing = false;  // on the default stream
-  // Streams, a bit each:
-  std::uint64_t running = 0;  // whose front is a kernel that runs
-  std::uint64_t blocked = 0;  // that wait for an event
-  std::uint64_t holding = 0;  // that freed blocks wait for
-  std::uint64_t touched = 0;  // that may advance
+  StreamSet running{};     // whose front is a kernel that runs
+  StreamSet blocked{};     // that wait for an event
+  StreamSet holding{};     // that freed blocks wait for
+  StreamSet touched{};     // that may advance
   TimeAccount account{};
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued
@@ -122,6 +122,9 @@ class Executor {
     Wide left = 0;  // bytes * picoseconds per second
     Time updated;
     Bandwidth rate;
+    Wide left_at(Time now) const {
+      return std::max(Wide{0}, left - Wide{rate.count} * (now - updated).count);
+    }
   };
   struct CommunicatorState {
     enum class State : std::uint8_t { idle, gathering, latency, transfer };
@@ -166,8 +169,8 @@ class Executor {
   // --- streams ---
   void advance(RankClassId r, int s);
   void begin_kernel(RankClassId r, int s);
+  bool kernels_one_by_one() const { return causes_ != nullptr || timeline_ != nullptr; }
   void follow_chain(RankClassId r, int s);
-  Time end_of_chain(RankClassId r, int s);
   void schedule_chain(RankClassId r, int s);
   void kernel_ran(RankClassId r, int s, Time end);
   void begin_copy(RankClassId r, int s);
@@ -186,6 +189,9 @@ class Executor {
   void launched(RankClassId r, int s);  // an outstanding launch begins
 
   // --- collectives ---
+  CommunicatorId communicator_of(RankClassId r, CollectiveId what) const {
+    return job_.ranks[r].communicator[program_.collectives[what].group];
+  }
   const Plan& plan_of(CommunicatorId c, CollectiveId what);
   void arrive(RankClassId r, int s);
   void begin_transfer(CommunicatorId c);

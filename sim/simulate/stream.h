@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -68,6 +69,30 @@ struct StreamOp {
 constexpr bool is_work(const StreamOp& op) {
   return op.kind == StreamOp::Kind::kernel || op.kind == StreamOp::Kind::collective;
 }
+
+// Some of a rank's streams, a bit each; visited in ascending order.
+class StreamSet {
+ public:
+  void insert(int stream) { bits_ |= bit(stream); }
+  void erase(int stream) { bits_ &= ~bit(stream); }
+  bool empty() const { return bits_ == 0; }
+  int size() const { return std::popcount(bits_); }
+  int lowest() const { return std::countr_zero(bits_); }
+
+  struct iterator {
+    std::uint64_t left;
+    int operator*() const { return std::countr_zero(left); }
+    iterator& operator++() { return left &= left - 1, *this; }
+    friend bool operator==(iterator, iterator) = default;
+  };
+  // Of the set as it is now, whatever is inserted or erased meanwhile.
+  iterator begin() const { return {bits_}; }
+  iterator end() const { return {0}; }
+
+ private:
+  static std::uint64_t bit(int stream) { return std::uint64_t{1} << stream; }
+  std::uint64_t bits_ = 0;
+};
 
 struct FreedBlock {
   BlockId block;
