@@ -46,9 +46,7 @@ TEST_CASE("neighbours in the wrong order are one mistake, not two") {
 }
 
 TEST_CASE("any single mistake is forgiven") {
-  for (std::uint64_t run = 0; run < 500; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    Random random(seed);
+  for_each_seed(500, [&](Random& random) {
     std::string name;
     for (std::int64_t n = random.between(2, 12); n > 0; --n)
       name += static_cast<char>('a' + random.between(0, 25));
@@ -60,10 +58,9 @@ TEST_CASE("any single mistake is forgiven") {
       case 2: misspelt[at] = '_'; break;
       default: std::swap(misspelt[at], misspelt[at + 1]);
     }
-    CAPTURE(seed);
     CAPTURE(misspelt);
     CHECK(nearest(misspelt, {"----------------", name}) == name);
-  }
+  });
 }
 
 TEST_CASE("a name may differ in a third of its letters, in one if it is short, and not in more") {

@@ -96,10 +96,7 @@ TEST_CASE("who is due is appended to what the caller already has") {
 }
 
 TEST_CASE("after thousands of moves the agenda agrees with a map searched from end to end") {
-  for (std::uint64_t run = 0; run < 60; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(60, [&](Random& random) {
     const int agents = static_cast<int>(random.between(1, 60));
     const std::int64_t horizon = random.chance(2) ? 10 : 1'000'000'000'000'000;  // many ties, or hardly any
     const int sets_per_take = static_cast<int>(random.between(1, 8));
@@ -124,7 +121,7 @@ TEST_CASE("after thousands of moves the agenda agrees with a map searched from e
       REQUIRE(take_next(agenda) == oracle.take(*now));
     }
     CHECK_FALSE(agenda.next());
-  }
+  });
 }
 
 }  // namespace

@@ -151,10 +151,7 @@ TEST_CASE("initial colours keep vertices apart, and their values do not show") {
 }
 
 TEST_CASE("vertices of one colour began with one and have equally many neighbours of each colour and label") {
-  for (std::uint64_t run = 0; run < 500; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(500, [&](Random& random) {
     const ColouredGraph graph = random_graph(random);
     const Colours colours = refine(graph);
     const auto counts = neighbours(graph, colours);
@@ -167,25 +164,19 @@ TEST_CASE("vertices of one colour began with one and have equally many neighbour
       CHECK(graph.colour[v] == graph.colour[found->second]);
       CHECK(counts[v] == counts[found->second]);
     }
-  }
+  });
 }
 
 TEST_CASE("the partition is that of the plain algorithm") {
-  for (std::uint64_t run = 0; run < 2000; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(2000, [&](Random& random) {
     const ColouredGraph graph = random_graph(random);
     CHECK(refine(graph) == refine_naively(graph));
-  }
+  });
 }
 
 // One vertex for each class of an equitable partition of the graph that is finer than it has to be.
 TEST_CASE("a vertex may stand for many that are alike") {
-  for (std::uint64_t run = 0; run < 2000; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(2000, [&](Random& random) {
     ColouredGraph graph = random_graph(random);
     const auto n = static_cast<int>(graph.colour.size());
     for (int copies = static_cast<int>(random.between(1, 3)), copy = 1; copy < copies; ++copy) {
@@ -219,15 +210,12 @@ TEST_CASE("a vertex may stand for many that are alike") {
     for (std::size_t v = 0; v < finer.size(); ++v)
       CHECK(colours[static_cast<std::size_t>(finer[v])] == expected[v]);
     CHECK(refine_naively(quotient) == colours);
-  }
+  });
 }
 
 // Being the coarsest of its kind, the partition must not split what a symmetry exchanges.
 TEST_CASE("copies of a graph side by side are coloured alike") {
-  for (std::uint64_t run = 0; run < 300; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(300, [&](Random& random) {
     const ColouredGraph one = random_graph(random);
     const auto n = static_cast<int>(one.colour.size());
     ColouredGraph two = one;
@@ -237,14 +225,11 @@ TEST_CASE("copies of a graph side by side are coloured alike") {
     Colours expected = colours;
     expected.insert(expected.end(), colours.begin(), colours.end());
     CHECK(refine(two) == expected);
-  }
+  });
 }
 
 TEST_CASE("renaming vertices renames colours and changes no class") {
-  for (std::uint64_t run = 0; run < 500; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(500, [&](Random& random) {
     const ColouredGraph graph = random_graph(random);
     const auto n = static_cast<int>(graph.colour.size());
     Colours new_name(graph.colour.size());
@@ -263,7 +248,7 @@ TEST_CASE("renaming vertices renames colours and changes no class") {
     for (int v = 0; v < n; ++v)
       back[static_cast<std::size_t>(v)] = renamed_colours[static_cast<std::size_t>(renamed_vertex(v))];
     CHECK(same_classes(colours, back));
-  }
+  });
 }
 
 }  // namespace

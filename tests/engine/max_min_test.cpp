@@ -188,23 +188,17 @@ void check_certificate(const Problem& problem, const Rates& rates) {
 }
 
 TEST_CASE("no link is over capacity, and every flow is at its cap or highest on a full link") {
-  for (std::uint64_t run = 0; run < 2000; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(2000, [&](Random& random) {
     // At most 12 flows cross a link in two ways, five times 24 channels each: a channel gets hundreds of
     // bytes.
     const Problem problem = random_problem(random, 1'000'000);
     check_certificate(problem, solve(problem));
-  }
+  });
 }
 
 TEST_CASE("the order of links and flows changes nothing, nor does what was solved before") {
   MaxMin used_before;
-  for (std::uint64_t run = 0; run < 1000; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(1000, [&](Random& random) {
     const Problem problem = random_problem(random);
     const auto new_link = shuffled(problem.capacity.size(), random);  // by old link
     const auto old_flow = shuffled(problem.flows.size(), random);     // by new flow
@@ -220,20 +214,17 @@ TEST_CASE("the order of links and flows changes nothing, nor does what was solve
     const Rates rates = solve(problem);
     const Rates renamed_rates = solve(used_before, renamed);
     for (std::size_t f = 0; f < rates.size(); ++f) CHECK(renamed_rates[f] == rates[old_flow[f]]);
-  }
+  });
 }
 
 TEST_CASE("twins get equal rates to the byte") {
-  for (std::uint64_t run = 0; run < 500; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(500, [&](Random& random) {
     Problem problem = random_problem(random);
     const std::size_t n = problem.flows.size();
     for (std::size_t f = 0; f < n; ++f) problem.flows.push_back(problem.flows[f]);
     const Rates rates = solve(problem);
     for (std::size_t f = 0; f < n; ++f) CHECK(rates[f] == rates[f + n]);
-  }
+  });
 }
 
 // `copies` equal parts in a circle. A common link exists once and is crossed by all copies of a flow; a link
@@ -286,14 +277,11 @@ TEST_CASE("a flow that stands for three gets the rate of each of the three") {
 }
 
 TEST_CASE("folding equal parts into one changes no rate") {
-  for (std::uint64_t run = 0; run < 2000; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(2000, [&](Random& random) {
     const Symmetric s = random_symmetric(random);
     const Rates folded = solve(s.folded), unfolded = solve(s.unfolded);
     for (std::size_t f = 0; f < unfolded.size(); ++f) CHECK(unfolded[f] == folded[f / s.copies]);
-  }
+  });
 }
 
 }  // namespace

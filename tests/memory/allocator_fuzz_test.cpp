@@ -156,10 +156,7 @@ AllocatorConfig some_config(Random& random) {
 
 TEST_CASE("with any options the allocator and the reference agree after every call, and end empty") {
   bool ran_out = false, retried = false, collected = false, unsplit = false, unmapped = false;
-  for (std::uint64_t run = 0; run < 400; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(400, [&](Random& random) {
     // Each seed has its own mix: some never use other streams, never release, or are always short of memory.
     const std::int64_t last_stream = random.between(0, 3);
     const std::int64_t largest = random.between(1, 64) * mib;
@@ -218,7 +215,7 @@ TEST_CASE("with any options the allocator and the reference agree after every ca
     CHECK(end.active == Bytes{0});
     CHECK(end.reserved == Bytes{0});
     if (!config.expandable_segments) CHECK(end.mallocs == end.releases);  // pages merge and part
-  }
+  });
   if (std::getenv("SHARDSIM_SEED") == nullptr) {  // the seeds above reach these
     CHECK(ran_out);
     CHECK(retried);

@@ -49,10 +49,7 @@ TEST_CASE("the peak is the first instant of the highest total") {
 }
 
 TEST_CASE("after any history the peak is what a list of all instants says") {
-  for (std::uint64_t run = 0; run < 100; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(100, [&](Random& random) {
     Ledger ledger;
     ByCategory now{}, highest{};
     for (int step = 0; step < 100; ++step) {
@@ -69,7 +66,7 @@ TEST_CASE("after any history the peak is what a list of all instants says") {
       REQUIRE(ledger.now() == now);
       REQUIRE(ledger.at_peak() == highest);
     }
-  }
+  });
 }
 
 }  // namespace

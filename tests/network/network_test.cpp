@@ -178,10 +178,7 @@ Bandwidth some_cap(Random& random) {
 }
 
 TEST_CASE("after any starts, stops and caps the rates are those of the whole system solved at once") {
-  for (std::uint64_t run = 0; run < 100; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(100, [&](Random& random) {
     const auto links = static_cast<int>(random.between(1, 12));
     const auto transfers = static_cast<int>(random.between(1, 16));
     const std::int64_t one_in = random.between(2, 8);  // from one component to many
@@ -216,7 +213,7 @@ TEST_CASE("after any starts, stops and caps the rates are those of the whole sys
       REQUIRE(solve(network) == model.solve_at_once());
       for (const auto& [id, t] : model.running) REQUIRE(network.rate(id) == t.rate);
     }
-  }
+  });
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 #include "sim/study/advise_oom.h"
 
 #include "tests/support/hardware.h"
+#include "tests/support/scenario_of.h"
 #include "tests/support/schema.h"
-#include "tests/support/study_scenario.h"
 
 namespace shardsim {
 namespace {

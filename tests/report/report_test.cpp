@@ -15,6 +15,7 @@
 #include "sim/study/parallel.h"
 
 #include "tests/support/hardware.h"
+#include "tests/support/scenario_of.h"
 #include "tests/support/schema.h"
 
 namespace shardsim {
@@ -23,10 +24,7 @@ namespace {
 using nlohmann::json;
 
 RunRecord run_of(const std::vector<std::string>& sets) {
-  ScenarioFile file;
-  file.settings.scenario = {"test"};
-  for (const std::string& set : sets) assign(file, set);
-  return run(resolve(file.settings, test_library()));
+  return run(resolve(scenario_of(sets).settings, test_library()));
 }
 const RunRecord& small_run() {
   static const RunRecord record =
@@ -92,12 +90,10 @@ TEST_CASE("the JSON of a run holds the result's numbers, and its parts sum") {
 
 const RunRecord& explained_run() {
   static const RunRecord record = [] {
-    ScenarioFile file;
-    file.settings.scenario = {"test"};
-    for (const char* set : {"model=gpt2", "topology=dgx-a100-80gb", "cluster.gpus=16",
-                            "training.micro_batch=4", "training.grad_accum=2", "jitter.step_sigma=0.01",
-                            "straggler[0].gpu=3", "straggler[0].compute_scale=0.7"})
-      assign(file, set);
+    const ScenarioFile file =
+        scenario_of({"model=gpt2", "topology=dgx-a100-80gb", "cluster.gpus=16", "training.micro_batch=4",
+                     "training.grad_accum=2", "jitter.step_sigma=0.01", "straggler[0].gpu=3",
+                     "straggler[0].compute_scale=0.7"});
     return run(resolve(file.settings, test_library()), {.critical_path = true});
   }();
   return record;
@@ -170,9 +166,7 @@ TEST_CASE("running out of memory is an answer with its evidence") {
 }
 
 TEST_CASE("a memory timeline satisfies its schema, and its columns give back every row") {
-  ScenarioFile file;
-  file.settings.scenario = {"test"};
-  for (const char* set : {"model=t5-small", "topology=dgx-a100-80gb", "cluster.gpus=8"}) assign(file, set);
+  const ScenarioFile file = scenario_of({"model=t5-small", "topology=dgx-a100-80gb", "cluster.gpus=8"});
   MemoryTimeline memory;
   const RunRecord record = run(resolve(file.settings, test_library()), {.memory = &memory});
   const std::string document = to_json(memory, record, {"0.1.0", "abc"});

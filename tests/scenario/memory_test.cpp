@@ -5,6 +5,7 @@
 
 #include "tests/support/print.h"
 #include "tests/support/random_scenario.h"
+#include "tests/support/scenario_of.h"
 #include "tests/support/seed.h"
 
 namespace shardsim {
@@ -12,10 +13,7 @@ namespace {
 using namespace literals;
 
 Scenario scenario(const std::vector<std::string>& sets) {
-  ScenarioFile file;
-  file.settings.scenario = {"test"};
-  for (const std::string& set : sets) assign(file, set);
-  return resolve(file.settings, test_library());
+  return resolve(scenario_of(sets).settings, test_library());
 }
 Scenario small(std::vector<std::string> sets) {
   sets.insert(sets.begin(), {"model=t5-small", "topology=dgx-a100-80gb", "cluster.gpus=16"});

@@ -9,7 +9,7 @@
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
-#include "tests/support/study_scenario.h"
+#include "tests/support/scenario_of.h"
 
 namespace shardsim {
 namespace {

@@ -4,17 +4,15 @@
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
+#include "tests/support/scenario_of.h"
 
 namespace shardsim {
 namespace {
 
-RunRecord accumulate(const std::vector<std::string>& sets, bool in_full) {
-  ScenarioFile scenario;
-  scenario.settings.scenario = {"test"};
-  for (const char* set :
-       {"model=gpt2", "topology=dgx-a100-40gb", "cluster.gpus=4", "training.sequence_length=256"})
-    assign(scenario, set);
-  for (const std::string& set : sets) assign(scenario, set);
+RunRecord accumulate(std::vector<std::string> sets, bool in_full) {
+  sets.insert(sets.begin(),
+              {"model=gpt2", "topology=dgx-a100-40gb", "cluster.gpus=4", "training.sequence_length=256"});
+  const ScenarioFile scenario = scenario_of(sets);
   std::vector<Span> timeline;  // whoever wants one gets everything replayed
   return run(resolve(scenario.settings, test_library()), {.timeline = in_full ? &timeline : nullptr});
 }

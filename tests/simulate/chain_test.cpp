@@ -5,6 +5,7 @@
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
+#include "tests/support/scenario_of.h"
 
 namespace shardsim {
 namespace {
@@ -25,13 +26,10 @@ TEST_CASE("kernels in chains give what kernels one by one give, in every strateg
   for (const auto& sets : cases)
     for (const bool fold : {true, false}) {
       INFO(sets.front() << (sets.size() > 1 ? " " + sets[1] : "") << (fold ? " folded" : ""));
-      ScenarioFile file;
-      file.settings.scenario = {"test"};
-      for (const char* set :
-           {"model=gpt2", "topology=dgx-a100-40gb", "cluster.gpus=16", "training.sequence_length=256"})
-        assign(file, set);
-      for (const std::string& set : sets) assign(file, set);
-      const Scenario scenario = resolve(file.settings, test_library());
+      std::vector<std::string> all{"model=gpt2", "topology=dgx-a100-40gb", "cluster.gpus=16",
+                                   "training.sequence_length=256"};
+      all.insert(all.end(), sets.begin(), sets.end());
+      const Scenario scenario = resolve(scenario_of(all).settings, test_library());
       std::vector<Span> timeline;
       const Result chains = run(scenario, {.fold = fold}).result;
       const Result single = run(scenario, {.fold = fold, .timeline = &timeline}).result;

@@ -233,10 +233,7 @@ struct RandomJob {
 
 TEST_CASE("what symmetry leaves out and refinement merges is what refining the graph of all ranks merges") {
   int smaller = 0, merged = 0;
-  for (std::uint64_t run = 0; run < 1500; ++run) {
-    const std::uint64_t seed = seed_of_run(run);
-    CAPTURE(seed);
-    Random random(seed);
+  for_each_seed(1500, [&](Random& random) {
     const RandomJob given(random);
     const Job folded = given.job(true), all = given.job(false);
     const Job expected = folded_by_graph(all, given.program.groups.size());
@@ -253,7 +250,7 @@ TEST_CASE("what symmetry leaves out and refinement merges is what refining the g
       }
     if (folded.placed.size() < all.placed.size()) ++smaller;
     if (folded.ranks.size() < folded.placed.size()) ++merged;
-  }
+  });
   CHECK(smaller > 300);
   CHECK(merged > 300);
 }

@@ -12,9 +12,9 @@
 #include "sim/scenario/scenario.h"
 
 #include "tests/support/hardware.h"
+#include "tests/support/scenario_of.h"
 #include "tests/support/schema.h"
 #include "tests/support/seed.h"
-#include "tests/support/study_scenario.h"
 
 namespace shardsim {
 namespace {

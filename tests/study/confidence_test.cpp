@@ -9,7 +9,7 @@
 #include "sim/study/validate.h"
 
 #include "tests/support/hardware.h"
-#include "tests/support/study_scenario.h"
+#include "tests/support/scenario_of.h"
 
 namespace shardsim {
 namespace {

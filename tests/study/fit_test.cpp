@@ -8,8 +8,8 @@
 #include "tests/support/hardware.h"
 #include "tests/support/programs.h"
 #include "tests/support/random_scenario.h"
+#include "tests/support/scenario_of.h"
 #include "tests/support/seed.h"
-#include "tests/support/study_scenario.h"
 
 namespace shardsim {
 namespace {

@@ -6,7 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/support/hardware.h"
-#include "tests/support/study_scenario.h"
+#include "tests/support/scenario_of.h"
 
 namespace shardsim {
 namespace {

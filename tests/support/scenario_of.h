@@ -1,4 +1,4 @@
-// Scenarios for studies, by assignments as on the command line.
+// Scenarios by assignments as on the command line.
 #pragma once
 
 #include <string>
