@@ -14,8 +14,9 @@ namespace {
 
 constexpr int steps_min = 3, steps_max = 8;
 constexpr std::size_t largest_live_shown = 8;
-constexpr Time latest = longest_work * 32;  // far from the end of Time
-constexpr std::size_t longest_chain = 32;   // operations
+constexpr Time latest = longest_work * 32;             // far from the end of Time
+constexpr Time least_time_max{std::int64_t{1} << 48};  // 281 s; with it, sums over full queues are in range
+constexpr std::size_t longest_chain = 32;              // operations
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -378,6 +379,7 @@ void Executor::schedule_chain(RankClassId r, int s) {
       if (op.kind != StreamOp::Kind::marker) {
         if (op.kind != StreamOp::Kind::kernel || op.ready > end) break;
         const Time takes = pace({op.id});
+        if (end + takes - now_ >= longest_work) break;  // each of them is short enough
         op.value = takes.count;
         end += takes;
       }
@@ -656,7 +658,7 @@ void Executor::push(RankClassId r, int s, StreamOp op) {
   StreamState& stream = ranks_[r].streams[at(s)];
   const bool was_idle = stream.idle();
   if (is_work(op)) {
-    op.work = least_time(r, op);
+    op.work = std::min(least_time(r, op), least_time_max);
     stream.work_queued += op.work;
   }
   stream.queue.push(op);
