@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 
 #include "sim/report/json.h"
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 #include "tools/commands.h"
 #include "tools/io.h"

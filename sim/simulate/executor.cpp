@@ -8,6 +8,7 @@
 
 #include "sim/base/check.h"
 #include "sim/base/error.h"
+#include "sim/engine/parallel.h"
 
 namespace shardsim {
 namespace {
@@ -17,6 +18,8 @@ constexpr std::size_t largest_live_shown = 8;
 constexpr Time latest = longest_work * 32;             // far from the end of Time
 constexpr Time least_time_max{std::int64_t{1} << 48};  // 281 s; with it, sums over full queues are in range
 constexpr std::size_t longest_chain = 32;              // operations
+constexpr int lane_min = 16;                           // ranks
+constexpr std::size_t worth_sharing = 32;              // ranks to serve at an instant
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -41,14 +44,11 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
       timeline_(timeline),
       recorded_(recorded),
       causes_(causes),
-      agenda_(static_cast<int>(job.ranks.size()) * (streams() + 1) +
-              static_cast<int>(job.communicators.size())),
+      agenda_(static_cast<int>(job.communicators.size())),
       network_(job.capacity,
                static_cast<int>(job.communicators.size() + job.ranks.size() * program.streams.size() +
                                 job.background.size())),
       copies_(job.ranks.size() * program.streams.size()) {
-  for (std::size_t part = 0; part < cluster.topology.parts().size(); ++part)
-    clocks_.emplace_back(program.kernels, cluster.gpu_of(static_cast<int>(part)));
   for (const RankClass& rank : job.ranks) {
     const Bytes outside = outside_allocator(cluster, job, rank);
     ranks_.push_back(RankState{.streams = std::vector<StreamState>(program.streams.size()),
@@ -58,9 +58,11 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
                                .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live),
                                .on_host = IdVector<TensorId, char>(program.tensors.size(), 0)});
   }
+  make_lanes();
   for (std::size_t c = 0; c < job.communicators.size(); ++c)
     communicators_.push_back(
         CommunicatorState{.plans = IdVector<CollectiveId, std::optional<Plan>>(program.collectives.size())});
+  make_plans();
   TransferId other{static_cast<std::int32_t>(communicators_.size() + copies_.size())};
   for (const SharedLink& shared : job.background) {
     network_.start(other, shared.link.front().weight, shared.rate, shared.link);
@@ -69,52 +71,153 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
   if (cluster.detail == NetworkDetail::chunk) chunks_.emplace(program, cluster, job, planned());
 }
 
+// Spans and causes are kept in the order of the events, so they are written by one thread.
+void Executor::make_lanes() {
+  const int ranks = static_cast<int>(ranks_.size());
+  const bool alone = timeline_ != nullptr || causes_ != nullptr;
+  const int lanes = alone ? 1 : std::clamp(ranks / lane_min, 1, threads_at_hand());
+  for (int l = 0; l < lanes; ++l) {
+    const auto begin = static_cast<std::int32_t>(std::int64_t{ranks} * l / lanes);
+    const auto end = static_cast<std::int32_t>(std::int64_t{ranks} * (l + 1) / lanes);
+    for (std::int32_t r = begin; r < end; ++r) ranks_[{r}].lane = l;
+    lanes_.push_back(
+        {.first = {begin}, .end = {end}, .agenda = Agenda((end - begin) * (streams() + 1)), .clocks = {}});
+    for (std::size_t part = 0; part < cluster_.topology.parts().size(); ++part)
+      lanes_.back().clocks.emplace_back(program_.kernels, cluster_.gpu_of(static_cast<int>(part)));
+  }
+}
+
+std::int64_t Executor::events() const {
+  std::int64_t total = events_;
+  for (const Lane& lane : lanes_) total += lane.events;
+  return total;
+}
+
 // --- one instant ----------------------------------------------------------------------------------------
 
 void Executor::run() {
   for (const RankClassId r : ids(ranks_)) activate(r);
-  settle_active();
+  serve_active();
   for (;;) {
-    while (agenda_.next() == now_) instant();
+    while (next_instant() == now_) instant();
     conclude();
-    if (!active_.empty()) {
-      settle_active();
+    if (std::any_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return !lane.active.empty(); })) {
+      serve_active();
       continue;
     }
     if (finished()) return;
     if (chunks_)
-      for (const auto& [transfer, end] : chunks_->advance(agenda_.next())) schedule(agent_of(transfer), end);
-    const std::optional<Time> next = agenda_.next();
+      for (const auto& [transfer, end] : chunks_->advance(next_instant())) schedule(transfer, end);
+    const std::optional<Time> next = next_instant();
     if (oom_ && (!next || *next > oom_->at)) return;
     require(next.has_value(), "the simulation stands still with work waiting");
     now_ = *next;
   }
 }
 
-void Executor::schedule(Agent agent, Time at) {
+std::optional<Time> Executor::next_instant() const {
+  std::optional<Time> next = agenda_.next();
+  for (const Lane& lane : lanes_)
+    if (const std::optional<Time> at = lane.agenda.next(); at && (!next || *at < *next)) next = at;
+  return next;
+}
+
+void Executor::check_range(Time at) const {
   if (at - now_ >= longest_work || at >= latest)
     throw InputError({}, fmt::format("a kernel or transfer takes over {:.0f} hours, or the steps over {:.0f} "
                                      "days: the cluster is too slow for this job",
                                      seconds(longest_work) / 3600, seconds(latest) / 86400));
-  agenda_.set(agent, at);
+}
+
+void Executor::schedule(RankClassId r, int s, Time at) {
+  check_range(at);
+  Lane& lane = lane_of(r);
+  lane.agenda.set(stream_agent(lane, r, s), at);
+}
+
+void Executor::schedule(CommunicatorId c, Time at) {
+  check_range(at);
+  agenda_.set({c.index}, at);
+}
+
+void Executor::schedule(TransferId t, Time at) {
+  const int i = t.index - static_cast<int>(communicators_.size());
+  if (i < 0)
+    schedule(CommunicatorId{t.index}, at);
+  else
+    schedule({i / streams()}, i % streams(), at);
 }
 
 // What is due now: collectives first, as they touch many ranks; then each rank by itself, all that it does at
 // this instant in one go, while its state is at hand.
 void Executor::instant() {
-  due_.clear();
-  agenda_.take(now_, due_);
-  events_ += static_cast<std::int64_t>(due_.size());
-  const auto collectives = std::lower_bound(due_.begin(), due_.end(), communicator_agent({0}));
-  for (auto agent = collectives; agent != due_.end(); ++agent)
-    wake(CommunicatorId{agent->index - communicator_agent({0}).index});
-  for (auto agent = due_.begin(); agent != collectives;) {
-    const RankClassId r{agent->index / (streams() + 1)};
-    for (; agent != collectives && agent->index <= host_agent(r).index; ++agent)
-      wake(r, agent->index - stream_agent(r, 0).index);
+  if (agenda_.next() == now_) {
+    due_.clear();
+    agenda_.take(now_, due_);
+    events_ += static_cast<std::int64_t>(due_.size());
+    for (const Agent agent : due_) wake(CommunicatorId{agent.index});
+  }
+  for (Lane& lane : lanes_)
+    if (lane.agenda.next() == now_) lane.agenda.take(now_, lane.due);
+  serve_active();
+}
+
+// Ranks whose collectives have ended, or that are due or active.
+void Executor::serve_active() {
+  std::size_t ranks = 0;
+  for (const CommunicatorId c : ended_) ranks += job_.communicators[c].members.size();
+  for (const Lane& lane : lanes_) ranks += lane.due.size() + lane.active.size();
+  in_lanes(ranks, [&](Lane& lane) {
+    for (const CommunicatorId c : ended_)
+      for (const RankClassId r : members_in(lane, c)) leave_collective(r, c);
+    serve_due(lane);
+    settle_active(lane);
+  });
+  ended_.clear();
+  have_effects();
+}
+
+std::span<const RankClassId> Executor::members_in(const Lane& lane, CommunicatorId c) const {
+  const std::vector<RankClassId>& all = job_.communicators[c].members;
+  const auto begin = std::lower_bound(all.begin(), all.end(), lane.first);
+  return {begin, std::lower_bound(begin, all.end(), lane.end)};
+}
+
+// Threads take turns only where it pays.
+template <class Work>
+void Executor::in_lanes(std::size_t pieces, const Work& work) {
+  if (lanes_.size() > 1 && pieces >= worth_sharing)
+    in_lockstep(lanes_.size(), [&](std::size_t l) { work(lanes_[l]); });
+  else
+    for (Lane& lane : lanes_) work(lane);
+}
+
+void Executor::serve_due(Lane& lane) {
+  lane.events += static_cast<std::int64_t>(lane.due.size());
+  for (auto agent = lane.due.begin(); agent != lane.due.end();) {
+    const RankClassId r{lane.first.index + agent->index / (streams() + 1)};
+    const int first = stream_agent(lane, r, 0).index;
+    for (; agent != lane.due.end() && agent->index <= first + streams(); ++agent)
+      wake(r, agent->index - first);
     settle(r);
   }
-  settle_active();
+  lane.due.clear();
+}
+
+void Executor::have_effects() {
+  for (Lane& lane : lanes_) {
+    for (const Effect& effect : lane.effects) switch (effect.kind) {
+        case Effect::Kind::computes: computes(effect.rank, true); break;
+        case Effect::Kind::computes_no_more: computes(effect.rank, false); break;
+        case Effect::Kind::arrives: gather(effect.rank, effect.stream); break;
+        case Effect::Kind::copy_begins: start_copy(effect.rank, effect.stream); break;
+        case Effect::Kind::copy_ends: network_.stop(transfer_of(effect.rank, effect.stream)); break;
+        case Effect::Kind::step_ends: step_ended(effect.stream); break;
+      }
+    lane.effects.clear();
+    if (lane.oom && (!oom_ || std::pair(lane.oom->at, lane.oom->rank) < std::pair(oom_->at, oom_->rank)))
+      oom_ = lane.oom;
+  }
 }
 
 void Executor::wake(CommunicatorId c) {
@@ -146,7 +249,7 @@ void Executor::wake(RankClassId r, int s) {
 
 void Executor::activate(RankClassId r) {
   if (std::exchange(ranks_[r].active, true)) return;
-  active_.push_back(r);
+  lane_of(r).active.push_back(r);
 }
 
 void Executor::touch(RankClassId r, int s) {
@@ -159,10 +262,10 @@ void Executor::host_due(RankClassId r) {
   activate(r);
 }
 
-void Executor::settle_active() {
-  for (std::size_t i = 0; i < active_.size(); ++i)
-    if (ranks_[active_[i]].active) settle(active_[i]);
-  active_.clear();
+void Executor::settle_active(Lane& lane) {
+  for (std::size_t i = 0; i < lane.active.size(); ++i)
+    if (ranks_[lane.active[i]].active) settle(lane.active[i]);
+  lane.active.clear();
 }
 
 // Streams, then the host, until neither has anything more to do at this instant.
@@ -184,12 +287,21 @@ void Executor::settle(RankClassId r) {
 void Executor::conclude() {
   const std::span<const TransferId> changed = network_.solve();
   for (const TransferId t : changed) change_rate(t);
-  for (const TransferId t : changed)
-    if (at(t.index) < communicators_.size())
-      for (const RankClassId r : job_.communicators[CommunicatorId{t.index}].members) repace(r);
-  for (const RankClassId r : to_repace_)
-    if (ranks_[r].repace) repace(r);
-  to_repace_.clear();
+  std::size_t ranks = 0;
+  const auto for_changed = [&](const auto& visit) {
+    for (const TransferId t : changed)
+      if (at(t.index) < communicators_.size()) visit(CommunicatorId{t.index});
+  };
+  for_changed([&](CommunicatorId c) { ranks += job_.communicators[c].members.size(); });
+  for (const Lane& lane : lanes_) ranks += lane.to_repace.size();
+  in_lanes(ranks, [&](Lane& lane) {
+    for_changed([&](CommunicatorId c) {
+      for (const RankClassId r : members_in(lane, c)) repace(r);
+    });
+    for (const RankClassId r : lane.to_repace)
+      if (ranks_[r].repace) repace(r);
+    lane.to_repace.clear();
+  });
 }
 
 // Every rank has completed a step more: does it repeat the one before?
@@ -233,7 +345,7 @@ void Executor::advance(RankClassId r, int s) {
   while (!stream.busy && stream.blocked_on == StreamState::not_blocked && !stream.queue.empty()) {
     const StreamOp op = stream.queue.front();
     if (op.ready > now_) {
-      schedule(stream_agent(r, s), op.ready);
+      schedule(r, s, op.ready);
       return;
     }
     if (timed) rank.account.spend_on_host(now_);
@@ -292,6 +404,11 @@ void Executor::begin_copy(RankClassId r, int s) {
   stream.began = now_;
   if (causes_ != nullptr) causes_->begin(r, s, Occurrence::Kind::copy, {op.label}, op.issued_by, now_);
   launched(r, s);
+  note(Effect::Kind::copy_begins, r, s);
+}
+
+void Executor::start_copy(RankClassId r, int s) {
+  const StreamOp& op = ranks_[r].streams[at(s)].queue.front();
   const bool to_device = static_cast<CopyDirection>(op.id) == CopyDirection::host_to_device;
   const RankClass& of = job_.ranks[r];
   copies_[at(transfer_of(r, s).index) - communicators_.size()] = {
@@ -313,7 +430,7 @@ void Executor::finish_front(RankClassId r, int s) {
     if (!rank.running.empty()) ask_repace(r);
     kernel_ran(r, s, now_);
   } else {
-    network_.stop(transfer_of(r, s));
+    note(Effect::Kind::copy_ends, r, s);
     stream.log.push({.kind = Activity::Kind::copy, .begin = stream.began, .end = now_});
     if (s == default_stream.index) rank.account.spend(Spent::copies, now_);
   }
@@ -351,7 +468,7 @@ void Executor::follow_chain(RankClassId r, int s) {
     const StreamOp& following = stream.queue[next];
     if (following.kind != StreamOp::Kind::kernel || following.ready > end) return;
     kernel_ran(r, s, end);
-    ++events_;
+    ++lane_of(r).events;
     stream.markers_passed += next - 1;
     const bool foreseen = next <= stream.foreseen;
     stream.pace = stream.left = foreseen ? Time{following.value} : pace_of(r, rank.company)({following.id});
@@ -386,7 +503,7 @@ void Executor::schedule_chain(RankClassId r, int s) {
       stream.foreseen = i;
     }
   }
-  schedule(stream_agent(r, s), end);
+  schedule(r, s, end);
 }
 
 void Executor::complete(RankClassId r, EventId e, int recorded_on) {
@@ -417,9 +534,13 @@ void Executor::complete(RankClassId r, EventId e, int recorded_on) {
 void Executor::end_step(RankClassId r) {
   RankState& rank = ranks_[r];
   rank.steps.push_back(rank.account.end_step(now_));
-  if (rank.steps.size() > ranks_through_.size()) ranks_through_.push_back(0);
-  ++ranks_through_[rank.steps.size() - 1];
   if (causes_ != nullptr) causes_->end_step(r);
+  note(Effect::Kind::step_ends, r, static_cast<int>(rank.steps.size()) - 1);
+}
+
+void Executor::step_ended(int step) {
+  if (at(step) >= ranks_through_.size()) ranks_through_.resize(at(step) + 1);
+  ++ranks_through_[at(step)];
 }
 
 void Executor::check_drained(RankClassId r) {
@@ -436,6 +557,10 @@ void Executor::set_computing(RankClassId r, bool computing) {
   RankState& rank = ranks_[r];
   if (rank.computing == computing) return;
   rank.computing = computing;
+  note(computing ? Effect::Kind::computes : Effect::Kind::computes_no_more, r);
+}
+
+void Executor::computes(RankClassId r, bool computing) {
   for (const CommunicatorId c : job_.ranks[r].communicator) {
     CommunicatorState& comm = communicators_[c];
     const bool before = comm.computing > 0;
@@ -449,7 +574,7 @@ void Executor::set_computing(RankClassId r, bool computing) {
 
 void Executor::ask_repace(RankClassId r) {
   if (std::exchange(ranks_[r].repace, true)) return;
-  to_repace_.push_back(r);
+  lane_of(r).to_repace.push_back(r);
 }
 
 Company Executor::company_of(RankClassId r) const {
@@ -490,12 +615,15 @@ void Executor::repace(RankClassId r) {
 
 // --- collectives ----------------------------------------------------------------------------------------
 
-const Plan& Executor::plan_of(CommunicatorId c, CollectiveId what) {
-  std::optional<Plan>& known = communicators_[c].plans[what];
-  const CollectiveOp& op = program_.collectives[what];
-  const Communicator& of = job_.communicators[c];
-  if (!known) known = plan(collective_model(cluster_, of.parts), of.fabric, op.kind, op.bytes);
-  return *known;
+void Executor::make_plans() {
+  for (const CommunicatorId c : ids(communicators_)) {
+    const Communicator& of = job_.communicators[c];
+    const CollectiveModel model = collective_model(cluster_, of.parts);
+    for (const CollectiveId what : ids(program_.collectives)) {
+      const CollectiveOp& op = program_.collectives[what];
+      if (op.group == of.group) communicators_[c].plans[what] = plan(model, of.fabric, op.kind, op.bytes);
+    }
+  }
 }
 
 void Executor::arrive(RankClassId r, int s) {
@@ -503,23 +631,29 @@ void Executor::arrive(RankClassId r, int s) {
   StreamState& stream = rank.streams[at(s)];
   const CollectiveId what{stream.queue.front().id};
   const CommunicatorId c = communicator_of(r, what);
-  CommunicatorState& comm = communicators_[c];
-  require(comm.arrived == 0 || comm.what == what, "ranks of a group disagree on their next collective");
   stream.busy = true;
   stream.began = now_;
   if (causes_ != nullptr) causes_->arrive(c, r, s, stream.queue.front().issued_by, now_);
   launched(r, s);
-  comm.what = what;
-  comm.state = CommunicatorState::State::gathering;
   rank.sms += plan_of(c, what).sms;  // the kernel spins until the others come
   ask_repace(r);
+  note(Effect::Kind::arrives, r, s);
+}
+
+void Executor::gather(RankClassId r, int s) {
+  const CollectiveId what{ranks_[r].streams[at(s)].queue.front().id};
+  const CommunicatorId c = communicator_of(r, what);
+  CommunicatorState& comm = communicators_[c];
+  require(comm.arrived == 0 || comm.what == what, "ranks of a group disagree on their next collective");
+  comm.what = what;
+  comm.state = CommunicatorState::State::gathering;
   if (++comm.arrived < job_.communicators[c].members.size()) return;
   comm.state = CommunicatorState::State::latency;
   comm.began = now_;
   const Plan& plan = plan_of(c, what);
-  schedule(communicator_agent(c), now_ + (chunks_ ? before_messages(plan, job_.communicators[c].fabric,
-                                                                    program_.collectives[what].kind)
-                                                  : plan.latency));
+  schedule(c, now_ + (chunks_ ? before_messages(plan, job_.communicators[c].fabric,
+                                                program_.collectives[what].kind)
+                              : plan.latency));
 }
 
 Bandwidth Executor::cap(CommunicatorId c) {
@@ -544,7 +678,7 @@ void Executor::begin_transfer(CommunicatorId c) {
   if (chunks_) chunks_->start(c, plan, op.kind, op.bytes, cap(c), now_);
 }
 
-std::vector<std::vector<Plan>> Executor::planned() {
+std::vector<std::vector<Plan>> Executor::planned() const {
   std::vector<std::vector<Plan>> planned(communicators_.size());
   for (const CommunicatorId c : ids(communicators_))
     for (const CollectiveId what : ids(program_.collectives))
@@ -553,47 +687,47 @@ std::vector<std::vector<Plan>> Executor::planned() {
   return planned;
 }
 
-Agent Executor::agent_of(TransferId t) const {
-  const int communicators = static_cast<int>(communicators_.size()), i = t.index - communicators;
-  if (i < 0) return communicator_agent({t.index});
-  return stream_agent({i / streams()}, i % streams());
-}
-
 void Executor::finish_collective(CommunicatorId c) {
   CommunicatorState& comm = communicators_[c];
   const CollectiveOp& op = program_.collectives[comm.what];
   const Plan& plan = plan_of(c, comm.what);
-  const int s = program_.groups[op.group].stream.index;
   network_.stop(transfer_of(c));
   comm.moving.rate = {};
   if (causes_ != nullptr) {
     const RankState& any = ranks_[job_.communicators[c].members.front()];
-    causes_->end_collective(c, op, {any.streams[at(s)].queue.front().label}, comm.began, plan.latency,
-                            plan.alone(), now_);
-  }
-  for (const RankClassId r : job_.communicators[c].members) {
-    RankState& rank = ranks_[r];
-    StreamState& stream = rank.streams[at(s)];
-    rank.sms -= plan.sms;
-    ask_repace(r);
-    rank.account.communicated(op.kind, op.bytes, plan.bus, now_ - comm.began);
-    stream.busy = false;
-    if (comm.began > stream.began) rank.account.waited_for_ranks(s, stream.began, comm.began);
-    stream.log.push({.kind = Activity::Kind::collective,
-                     .collective = op.kind,
-                     .stream = static_cast<std::int16_t>(s),
-                     .begin = stream.queue.front().ready,
-                     .end = now_,
-                     .arrived = stream.began,
-                     .began = comm.began});
-    if (timeline_ != nullptr)
-      timeline_->push_back(
-          {Span::Kind::collective, job_.ranks[r].rank, s, stream.began, now_, stream.queue.front().label});
-    stream.pop();
-    touch(r, s);
+    const StreamState& stream = any.streams[at(program_.groups[op.group].stream.index)];
+    causes_->end_collective(c, op, {stream.queue.front().label}, comm.began, plan.latency, plan.alone(),
+                            now_);
   }
   comm.state = CommunicatorState::State::idle;
   comm.arrived = 0;
+  ended_.push_back(c);
+}
+
+void Executor::leave_collective(RankClassId r, CommunicatorId c) {
+  const CommunicatorState& comm = communicators_[c];
+  const CollectiveOp& op = program_.collectives[comm.what];
+  const Plan& plan = plan_of(c, comm.what);
+  const int s = program_.groups[op.group].stream.index;
+  RankState& rank = ranks_[r];
+  StreamState& stream = rank.streams[at(s)];
+  rank.sms -= plan.sms;
+  ask_repace(r);
+  rank.account.communicated(op.kind, op.bytes, plan.bus, now_ - comm.began);
+  stream.busy = false;
+  if (comm.began > stream.began) rank.account.waited_for_ranks(s, stream.began, comm.began);
+  stream.log.push({.kind = Activity::Kind::collective,
+                   .collective = op.kind,
+                   .stream = static_cast<std::int16_t>(s),
+                   .begin = stream.queue.front().ready,
+                   .end = now_,
+                   .arrived = stream.began,
+                   .began = comm.began});
+  if (timeline_ != nullptr)
+    timeline_->push_back(
+        {Span::Kind::collective, job_.ranks[r].rank, s, stream.began, now_, stream.queue.front().label});
+  stream.pop();
+  touch(r, s);
 }
 
 void Executor::change_rate(TransferId t) {
@@ -601,15 +735,12 @@ void Executor::change_rate(TransferId t) {
   if (i >= communicators + copies_.size()) return;  // another job's
   Moving& moving =
       i < communicators ? communicators_[CommunicatorId{t.index}].moving : copies_[i - communicators];
-  update(moving, network_.rate(t), agent_of(t));
-}
-
-void Executor::update(Moving& moving, Bandwidth rate, Agent agent) {
+  const Bandwidth rate = network_.rate(t);
   moving.left = moving.left_at(now_);
   moving.updated = now_;
   moving.rate = rate;
   if (chunks_) return;  // the last message ends it
-  schedule(agent, now_ + work_time((moving.left + rate.count - 1) / rate.count));
+  schedule(t, now_ + work_time((moving.left + rate.count - 1) / rate.count));
 }
 
 // --- hosts ----------------------------------------------------------------------------------------------
@@ -671,7 +802,7 @@ bool Executor::sleep_until_clock(RankClassId r) {
   HostState& host = ranks_[r].host;
   if (host.clock == now_) return false;
   host.state = HostState::State::sleeping;
-  schedule(host_agent(r), host.clock);
+  schedule(r, streams(), host.clock);
   return true;
 }
 
@@ -947,7 +1078,7 @@ Time Executor::least_left(RankClassId r, int s) {
   const CollectiveId what{op.id};
   const CommunicatorId c = communicator_of(r, what);
   const CommunicatorState& comm = communicators_[c];
-  if (comm.state == CommunicatorState::State::gathering) return op.work;
+  if (comm.state <= CommunicatorState::State::gathering) return op.work;
   if (comm.state == CommunicatorState::State::latency) return op.work - (now_ - comm.began);
   return {static_cast<std::int64_t>(comm.moving.left_at(now_) / plan_of(c, what).cap.count)};
 }
@@ -976,8 +1107,8 @@ void Executor::note_memory(RankClassId r) {
 void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
   RankState& rank = ranks_[r];
   rank.host.state = HostState::State::dead;
-  const auto key = std::pair(rank.host.clock, job_.ranks[r].rank);
-  if (oom_ && std::pair(oom_->at, oom_->rank) < key) return;
+  std::optional<OutOfMemory>& first = lane_of(r).oom;
+  if (first && std::pair(first->at, first->rank) < std::pair(rank.host.clock, job_.ranks[r].rank)) return;
   const Tensor& tensor = program_.tensors[id];
   const bool on_host = tensor.space != MemorySpace::device;
   OutOfMemory oom{.rank = job_.ranks[r].rank,
@@ -1015,7 +1146,7 @@ void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
   std::stable_sort(oom.largest_live.begin(), oom.largest_live.end(),
                    [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
   if (oom.largest_live.size() > largest_live_shown) oom.largest_live.resize(largest_live_shown);
-  oom_ = std::move(oom);
+  first = std::move(oom);
 }
 
 }  // namespace shardsim

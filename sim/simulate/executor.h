@@ -4,6 +4,8 @@
 // time reaches a host at four places only: it polls freed blocks when it allocates, waits for an event, finds
 // a stream's launch queue full, or drains the device to retry an allocation. Everything that happens at one
 // instant is applied first; then links are shared again and running kernels re-paced; then time moves on.
+// Ranks meet in collectives and on links only, so at one instant each is served by itself, in lanes that run
+// in parallel; what it does to others is noted and done when all have been served.
 //   GPU   kernels run at the pace given by the collectives on their own GPU; several streams share it
 //   NCCL  a collective starts when its last member arrives: a latency, then a transfer over shared links
 //   time  integer picoseconds; the order of ranks at one instant never matters
@@ -13,6 +15,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "sim/collective/plan.h"
@@ -87,8 +90,8 @@ struct RankState {
   std::int64_t alloc_retries = 0;
   int sms = 0;             // that the collectives it takes part in hold
   Company company{};       // theirs, as of the last repace
-  bool repace = false;     // listed in to_repace_
-  bool active = false;     // listed in active_
+  bool repace = false;     // listed in its lane's to_repace
+  bool active = false;     // listed in its lane's active
   bool computing = false;  // on the default stream
   StreamSet running{};     // whose front is a kernel that runs
   StreamSet blocked{};     // that wait for an event
@@ -98,6 +101,7 @@ struct RankState {
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued
   std::vector<MemoryRow> memory_rows{};          // if recorded
+  int lane = 0;
 };
 
 class Executor {
@@ -113,7 +117,7 @@ class Executor {
   const std::optional<OutOfMemory>& oom() const { return oom_; }
   int steps_completed() const { return steps_completed_; }
   bool steady() const { return steady_; }
-  std::int64_t events() const { return events_; }
+  std::int64_t events() const;
   std::int64_t solves() const { return network_.solves(); }
   std::int64_t messages() const { return chunks_ ? chunks_->messages() : 0; }
 
@@ -128,7 +132,7 @@ class Executor {
   };
   struct CommunicatorState {
     enum class State : std::uint8_t { idle, gathering, latency, transfer };
-    IdVector<CollectiveId, std::optional<Plan>> plans;  // made on first use
+    IdVector<CollectiveId, std::optional<Plan>> plans;  // of its group's
     State state = State::idle;
     CollectiveId what{};
     std::size_t arrived = 0;
@@ -137,12 +141,30 @@ class Executor {
     Moving moving{};
   };
 
+  // What a rank does to others, or to what all share.
+  struct Effect {
+    enum class Kind : std::uint8_t { computes, computes_no_more, arrives, copy_begins, copy_ends, step_ends };
+    Kind kind;
+    RankClassId rank;
+    int stream = 0;  // step_ends: the step
+  };
+  // Ranks that one thread serves at an instant, and all that it needs for it.
+  struct alignas(128) Lane {
+    RankClassId first, end;           // its ranks
+    Agenda agenda;                    // of their streams and hosts
+    std::vector<KernelClock> clocks;  // by part of the topology
+    std::vector<Agent> due{};
+    std::vector<RankClassId> active{}, to_repace{};
+    std::vector<Effect> effects{};
+    std::optional<OutOfMemory> oom{};
+    std::int64_t events = 0;
+  };
+
   // --- agents ---
   int streams() const { return static_cast<int>(program_.streams.size()); }
-  Agent stream_agent(RankClassId r, int s) const { return {r.index * (streams() + 1) + s}; }
-  Agent host_agent(RankClassId r) const { return stream_agent(r, streams()); }
-  Agent communicator_agent(CommunicatorId c) const {
-    return {static_cast<std::int32_t>(ranks_.size()) * (streams() + 1) + c.index};
+  Lane& lane_of(RankClassId r) { return lanes_[static_cast<std::size_t>(ranks_[r].lane)]; }
+  Agent stream_agent(const Lane& lane, RankClassId r, int s) const {
+    return {(r.index - lane.first.index) * (streams() + 1) + s};
   }
   const Gpu& gpu_of(RankClassId r) const { return cluster_.gpu_of(job_.ranks[r].part); }
   const Part& part_of(RankClassId r) const { return cluster_.part(job_.ranks[r].part); }
@@ -151,18 +173,29 @@ class Executor {
     return {static_cast<std::int32_t>(communicators_.size()) + r.index * streams() + s};
   }
 
-  Agent agent_of(TransferId t) const;
+  void make_lanes();
 
   // --- one instant ---
-  void schedule(Agent agent, Time at);
+  void schedule(RankClassId r, int s, Time at);  // s = streams(): the host
+  void schedule(CommunicatorId c, Time at);
+  void schedule(TransferId t, Time at);
+  void check_range(Time at) const;
+  std::optional<Time> next_instant() const;
   void instant();
+  std::span<const RankClassId> members_in(const Lane& lane, CommunicatorId c) const;
+  void serve_due(Lane& lane);
+  void serve_active();
+  void note(Effect::Kind kind, RankClassId r, int s = 0) { lane_of(r).effects.push_back({kind, r, s}); }
+  void have_effects();
+  template <class Work>
+  void in_lanes(std::size_t pieces, const Work& work);
   void wake(CommunicatorId c);
   void wake(RankClassId r, int s);
   void activate(RankClassId r);
   void host_due(RankClassId r);
   void touch(RankClassId r, int s);
   void settle(RankClassId r);
-  void settle_active();
+  void settle_active(Lane& lane);
   void conclude();  // share links, re-pace kernels
   bool finished();
 
@@ -174,17 +207,20 @@ class Executor {
   void schedule_chain(RankClassId r, int s);
   void kernel_ran(RankClassId r, int s, Time end);
   void begin_copy(RankClassId r, int s);
+  void start_copy(RankClassId r, int s);
   void finish_front(RankClassId r, int s);         // kernel or copy
   void complete(RankClassId r, EventId e, int s);  // a record on stream s
   void end_step(RankClassId r);
+  void step_ended(int step);
   void check_drained(RankClassId r);
   void set_computing(RankClassId r, bool computing);
+  void computes(RankClassId r, bool computing);
   void ask_repace(RankClassId r);
   Company company_of(RankClassId r) const;
   void repace(RankClassId r);
   KernelClock::Pace pace_of(RankClassId r, const Company& company) {
     const RankClass& rank = job_.ranks[r];
-    return clocks_[static_cast<std::size_t>(rank.part)].pace(company, rank.compute_scale);
+    return lane_of(r).clocks[static_cast<std::size_t>(rank.part)].pace(company, rank.compute_scale);
   }
   void launched(RankClassId r, int s);  // an outstanding launch begins
 
@@ -192,14 +228,16 @@ class Executor {
   CommunicatorId communicator_of(RankClassId r, CollectiveId what) const {
     return job_.ranks[r].communicator[program_.collectives[what].group];
   }
-  const Plan& plan_of(CommunicatorId c, CollectiveId what);
+  const Plan& plan_of(CommunicatorId c, CollectiveId what) const { return *communicators_[c].plans[what]; }
+  void make_plans();
   void arrive(RankClassId r, int s);
+  void gather(RankClassId r, int s);
   void begin_transfer(CommunicatorId c);
   void finish_collective(CommunicatorId c);
+  void leave_collective(RankClassId r, CommunicatorId c);
   Bandwidth cap(CommunicatorId c);
   void change_rate(TransferId t);
-  void update(Moving& moving, Bandwidth rate, Agent agent);
-  std::vector<std::vector<Plan>> planned();
+  std::vector<std::vector<Plan>> planned() const;
 
   // --- hosts ---
   void run_host(RankClassId r);
@@ -240,8 +278,8 @@ class Executor {
   std::vector<Span>* timeline_;
   std::optional<RankClassId> recorded_;
   CausalLog* causes_;
-  std::vector<KernelClock> clocks_;  // by part of the topology
-  Agenda agenda_;
+  std::vector<Lane> lanes_;
+  Agenda agenda_;  // of the communicators
   Network network_;
   std::optional<ChunkLevel> chunks_;  // says when transfers end; network_ then only their average rates
   IdVector<RankClassId, RankState> ranks_;
@@ -250,8 +288,8 @@ class Executor {
 
   Time now_;
   std::vector<Agent> due_;
-  std::vector<RankClassId> active_, to_repace_;
-  std::int64_t events_ = 0;
+  std::vector<CommunicatorId> ended_;       // collectives, at this instant
+  std::int64_t events_ = 0;                 // of communicators
   std::vector<std::size_t> ranks_through_;  // by step: how many rank classes have completed it
   int steps_completed_ = 0;
   bool steady_ = false;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "sim/study/fit.h"
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 namespace shardsim {
 namespace {

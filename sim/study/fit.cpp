@@ -4,7 +4,7 @@
 #include <map>
 
 #include "sim/program/count.h"
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 namespace shardsim {
 namespace {

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "sim/study/confidence.h"
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 namespace shardsim {
 namespace {

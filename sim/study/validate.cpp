@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include "sim/scenario/scenario.h"
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 #include "sim/study/statistics.h"
 
 namespace shardsim {

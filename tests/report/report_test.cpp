@@ -12,7 +12,7 @@
 #include "sim/report/numbers.h"
 #include "sim/report/table.h"
 #include "sim/report/text.h"
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 #include "tests/support/hardware.h"
 #include "tests/support/scenario_of.h"

@@ -1,4 +1,4 @@
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 #include <atomic>
 #include <exception>
@@ -60,6 +60,12 @@ void in_parallel(std::size_t n, const std::function<void(std::size_t)>& work, co
     finished(i, ++done);
   });
 }
+
+void in_lockstep(std::size_t n, const std::function<void(std::size_t)>& work) {
+  tbb::this_task_arena::isolate([&] { in_parallel(n, work); });
+}
+
+int threads_at_hand() { return tbb::this_task_arena::max_concurrency(); }
 
 void with_threads(int threads, const std::function<void()>& work) {
   if (threads == 0) return work();

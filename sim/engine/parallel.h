@@ -15,6 +15,12 @@ void in_parallel(std::size_t n, const std::function<void(std::size_t)>& work);
 using Finished = std::function<void(std::size_t i, std::size_t done)>;
 void in_parallel(std::size_t n, const std::function<void(std::size_t)>& work, const Finished& finished);
 
+// The same for n short pieces that others wait for: a thread that has done its own takes up nothing else
+// meanwhile.
+void in_lockstep(std::size_t n, const std::function<void(std::size_t)>& work);
+
+int threads_at_hand();
+
 // Calls `work`, whose in_parallel use so many threads, also more than there are cores; 0 = one per core.
 void with_threads(int threads, const std::function<void()>& work);
 

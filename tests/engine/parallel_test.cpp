@@ -1,5 +1,5 @@
 // Is each piece done once, is what fails the same on any number of threads, and are all threads used?
-#include "sim/study/parallel.h"
+#include "sim/engine/parallel.h"
 
 #include <atomic>
 #include <stdexcept>
