@@ -2,12 +2,14 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include "sim/engine/parallel.h"
 #include "sim/report/json.h"
 #include "sim/simulate/job.h"
 
 #include "tests/support/ideal_world.h"
 #include "tests/support/print.h"
 #include "tests/support/random_scenario.h"
+#include "tests/support/scenario_of.h"
 #include "tests/support/seed.h"
 
 namespace shardsim {
@@ -127,6 +129,44 @@ TEST_CASE("folded equals unfolded on clusters with leaves, hybrid sharding, odd 
     if (2 * folded.engine.rank_classes <= folded.engine.ranks) ++folded_away;
   }
   CHECK(folded_away > 20);
+}
+
+// With the engine's counts, too.
+std::string unfolded(const Scenario& scenario, int threads) {
+  std::string report;
+  with_threads(threads, [&] {
+    auto json = nlohmann::ordered_json::parse(to_json(run(scenario, {.fold = false}), {"", ""}));
+    json["engine"].erase("wall_s");
+    report = json.dump();
+  });
+  return report;
+}
+
+TEST_CASE("every rank gives the same on any number of threads") {
+  const std::uint64_t seed = seed_of_run(5150);
+  ScenarioGenerator generator(seed);
+  Random random(seed + 3);
+  const Library library = test_library();
+  int in_lanes = 0;
+  while (in_lanes < 12) {
+    const Settings settings = on_more_gpus(generator.next_uniform(), random);
+    CAPTURE(seed);
+    INFO(describe(settings));
+    const Scenario scenario = resolve(settings, library);
+    if (scenario.gpus < 48) continue;
+    ++in_lanes;
+    REQUIRE(unfolded(scenario, 1) == unfolded(scenario, 3));
+  }
+  for (const char* of_strategy :
+       {"strategy.cpu_offload=parameters", "network.detail=chunk", "jitter.mode=sampled",
+        "training.micro_batch=512"}) {  // the last is out of memory
+    INFO(of_strategy);
+    const Scenario scenario = resolve(scenario_of({"model=gpt2", "topology=dgx-a100-40gb", "cluster.gpus=48",
+                                                   "strategy.kind=fsdp", of_strategy})
+                                          .settings,
+                                      library);
+    CHECK(unfolded(scenario, 1) == unfolded(scenario, 4));
+  }
 }
 
 Job job_of(int ranks, int per_node, std::int64_t factor, std::vector<Straggler> stragglers = {},
