@@ -122,6 +122,11 @@ class Executor {
   std::int64_t messages() const { return chunks_ ? chunks_->messages() : 0; }
 
  private:
+  static constexpr int steps_min = 3, steps_max = 8;
+  static constexpr Time latest = longest_work * 32;  // far from the end of Time
+
+  static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
   struct Moving {   // a transfer under way
     Wide left = 0;  // bytes * picoseconds per second
     Time updated;
