@@ -10,6 +10,7 @@
 #include "sim/report/csv.h"
 #include "sim/report/explain.h"
 #include "sim/report/json.h"
+#include "sim/report/memory_snapshot.h"
 #include "sim/report/text.h"
 #include "sim/scenario/scenario.h"
 #include "sim/study/advise_oom.h"
@@ -83,20 +84,28 @@ int run_command(const Options& o, const Library& library) {
                      "a file that ends in .csv or .json is expected");
   if (!o.output.empty() && o.output == o.memory_timeline)
     throw InputError({"--memory-timeline " + o.memory_timeline}, "is the file of --output already");
+  if (!o.memory_snapshot.empty()) {
+    if (!o.memory_snapshot.ends_with(".pickle"))
+      throw InputError({"--memory-snapshot " + o.memory_snapshot}, "a file that ends in .pickle is expected");
+    refuse_existing("--memory-snapshot", o.memory_snapshot, o.force);
+  }
   if (!o.explain.empty() && o.explain != "path" && o.explain != "mfu")
     throw InputError({"--explain " + o.explain}, "path or mfu is expected; a scenario goes before it");
   if (o.explain == "mfu" && format_of(o) != "table")
     throw InputError({"--explain mfu"},
                      "is a text; --format json has its numbers as flops_per_gpu and peak_tflops");
   MemoryTimeline memory;
+  MemorySnapshot snapshot;
   RunRecord record =
       run(resolve(sample.settings, library), {.fold = !o.no_fold,
                                               .critical_path = o.explain == "path",
-                                              .memory = o.memory_timeline.empty() ? nullptr : &memory});
+                                              .memory = o.memory_timeline.empty() ? nullptr : &memory,
+                                              .snapshot = o.memory_snapshot.empty() ? nullptr : &snapshot});
   if (record.result.out_of_memory() && !o.no_advice) record.advice = advise_oom(sample.settings, library);
   record.confidence = confidence(record, read_residuals(library));
   if (!o.memory_timeline.empty())
     write_file(o.memory_timeline, memory_csv ? to_csv(memory) : to_json(memory, record, tool));
+  if (!o.memory_snapshot.empty()) write_file(o.memory_snapshot, to_pickle(snapshot, record));
   if (!o.explain.empty() && format_of(o) == "table" && !record.result.out_of_memory())
     print(o.explain == "mfu" ? explain_mfu(record) : explain_step(record), o.output);
   else

@@ -39,7 +39,8 @@ struct Options {
   std::vector<std::string> sets;
   std::vector<std::string> short_values = std::vector<std::string>(std::size(shorthands));
   bool quiet = false, no_fold = false, fail_on_oom = false, no_advice = false;
-  std::string memory_timeline, explain;
+  std::string memory_timeline, memory_snapshot, explain;
+  bool force = false;
   std::string over, max, min;
   LimitOptions limit;
   std::string kind, name, graphviz;

@@ -49,6 +49,12 @@ void write_file(const std::string& named, const std::string& text) {
   throw InputError({named}, "cannot be written: " + why);
 }
 
+void refuse_existing(const std::string& option, const std::string& path, bool overwrite) {
+  std::error_code error;
+  if (!overwrite && fs::is_regular_file(path, error))
+    throw InputError({option + " " + path}, "exists already; --force overwrites it");
+}
+
 void print(const std::string& text, const std::string& output) {
   if (!output.empty() && output != "-") {
     write_file(output, text);

@@ -26,6 +26,9 @@ ScenarioFile read(const Options& o, const Library& library);
 // regular file (a device, a pipe).
 void write_file(const std::string& named, const std::string& text);
 
+// Throws InputError if there is such a file already, unless it may be overwritten.
+void refuse_existing(const std::string& option, const std::string& path, bool overwrite);
+
 // To the file, or to standard output if it is "" or "-".
 void print(const std::string& text, const std::string& output);
 

@@ -7,8 +7,8 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include "sim/report/json.h"
 #include "sim/engine/parallel.h"
+#include "sim/report/json.h"
 
 #include "tools/commands.h"
 #include "tools/io.h"
@@ -113,6 +113,11 @@ int dispatch(int argc, char** argv) {
   run->add_option("--memory-timeline", o.memory_timeline,
                   "write the memory of the fullest GPU over time to a file, .csv or .json")
       ->check(not_empty);
+  run->add_option("--memory-snapshot", o.memory_snapshot,
+                  "write every event of the fullest GPU's allocator to a file, .pickle, for "
+                  "pytorch.org/memory_viz")
+      ->check(not_empty);
+  run->add_flag("--force", o.force, "overwrite the file of --memory-snapshot");
   run->add_option(
          "--explain", o.explain,
          "path: where the step goes, and why (the default); mfu: the definitions, with this run's numbers")

@@ -2,7 +2,7 @@
 # nothing is missing. Sourced by quickstart and test.
 packages_for_build="g++ cmake ninja-build git libboost-graph-dev libtomlplusplus-dev libcli11-dev libfmt-dev
   nlohmann-json3-dev libcsv-dev libeigen3-dev libtbb-dev"
-packages_for_tests="doctest-dev libvalijson-dev libbenchmark-dev clang-format"
+packages_for_tests="doctest-dev libvalijson-dev libbenchmark-dev clang-format python3"
 
 install_missing() {
   local missing=() package

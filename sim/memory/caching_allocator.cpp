@@ -138,6 +138,7 @@ CachingAllocator::Allocation CachingAllocator::hand_out(std::optional<BlockId> i
   stats_.active += block.size;
   stats_.peak_allocated = std::max(stats_.peak_allocated, stats_.allocated);
   stats_.peak_active = std::max(stats_.peak_active, stats_.active);
+  log(AllocatorEvent::Kind::alloc, block);
   return result;
 }
 
@@ -154,6 +155,7 @@ std::uint64_t CachingAllocator::free(BlockId id) {
   stats_.allocated -= block.size;
   const std::uint64_t waits = block.uses;
   block.uses = 0;
+  log(AllocatorEvent::Kind::free_requested, block);
   if (waits == 0)
     make_cached(id);
   else
@@ -186,6 +188,28 @@ Bytes CachingAllocator::fragmented() const {
   return total;
 }
 
+std::vector<SegmentView> CachingAllocator::segments() const {
+  std::vector<bool> unused(blocks_.size(), false);
+  for (const BlockId id : unused_) unused[static_cast<std::size_t>(id.index)] = true;
+  std::vector<SegmentView> result;
+  for (const BlockId first : ids(blocks_)) {
+    if (unused[static_cast<std::size_t>(first.index)] || blocks_[first].previous != none) continue;
+    bool mapped = false;  // the last block
+    for (std::int32_t b = first.index; b != none; b = blocks_[BlockId{b}].next) {
+      const Block& block = blocks_[BlockId{b}];
+      const bool begins = !std::exchange(mapped, block.state != State::unmapped);
+      if (!mapped) continue;
+      if (begins) result.push_back({block.stream, block.small, {}});
+      result.back().blocks.push_back(
+          {block.address, block.size, static_cast<SegmentView::State>(block.state)});
+    }
+  }
+  std::sort(result.begin(), result.end(), [](const SegmentView& a, const SegmentView& b) {
+    return a.blocks.front().address < b.blocks.front().address;
+  });
+  return result;
+}
+
 std::uint64_t CachingAllocator::fingerprint() const {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over 64-bit words
   const auto mix = [&](std::int64_t word) {
@@ -210,7 +234,7 @@ std::optional<BlockId> CachingAllocator::obtain(Bytes size, StreamId stream, boo
   if (segment > capacity_ - stats_.reserved) return std::nullopt;
   const BlockId block = make_block({next_address_, segment, stream, none, none, State::cached, small});
   next_address_ += segment.count;
-  reserve(segment);
+  reserve(blocks_[block]);
   if (worth_splitting(blocks_[block], size)) insert(split(block, size));
   return block;
 }
@@ -263,7 +287,7 @@ bool CachingAllocator::map(BlockId id, Bytes bytes) {
   remove(id);
   if (pages < blocks_[id].size) insert(split(id, pages));
   blocks_[id].state = State::cached;
-  reserve(pages);
+  reserve(blocks_[id]);
   absorb(id, blocks_[id].previous);
   absorb(id, blocks_[id].next);
   insert(id);
@@ -284,7 +308,7 @@ void CachingAllocator::unmap(BlockId id) {
   }
   if (last < end) insert(split(gap, Bytes{last - first}));
   blocks_[gap].state = State::unmapped;
-  release(Bytes{last - first});
+  release(blocks_[gap]);
   absorb(gap, blocks_[gap].previous);
   absorb(gap, blocks_[gap].next);
   if (whole_segment(blocks_[gap]))
@@ -293,25 +317,29 @@ void CachingAllocator::unmap(BlockId id) {
     insert(gap);
 }
 
-void CachingAllocator::reserve(Bytes bytes) {
+void CachingAllocator::reserve(const Block& block) {
   ++stats_.mallocs;
   ++calls_.mallocs;
-  calls_.reserved += bytes;
-  stats_.reserved += bytes;
+  calls_.reserved += block.size;
+  stats_.reserved += block.size;
   stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
+  log(config_.expandable_segments ? AllocatorEvent::Kind::segment_map : AllocatorEvent::Kind::segment_alloc,
+      block);
 }
 
-void CachingAllocator::release(Bytes bytes) {
+void CachingAllocator::release(const Block& block) {
   ++stats_.releases;
   ++calls_.frees;
-  calls_.released += bytes;
-  stats_.reserved -= bytes;
+  calls_.released += block.size;
+  stats_.reserved -= block.size;
+  log(config_.expandable_segments ? AllocatorEvent::Kind::segment_unmap : AllocatorEvent::Kind::segment_free,
+      block);
 }
 
 // Of a block that is a whole segment and has left its pool.
 void CachingAllocator::release_segment(BlockId id) {
   require(whole_segment(blocks_[id]), "only whole segments are returned");
-  release(blocks_[id].size);
+  release(blocks_[id]);
   unused_.push_back(id);
 }
 
@@ -378,6 +406,7 @@ void CachingAllocator::release_all() {
 void CachingAllocator::make_cached(BlockId id) {
   stats_.active -= blocks_[id].size;
   blocks_[id].state = State::cached;
+  log(AllocatorEvent::Kind::free_completed, blocks_[id]);
   const std::int32_t previous = blocks_[id].previous, next = blocks_[id].next;
   const auto free = [&](std::int32_t b) { return b != none && blocks_[BlockId{b}].state == State::cached; };
   if (free(next) && free(previous)) absorb(id, next);

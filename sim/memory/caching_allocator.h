@@ -50,6 +50,36 @@ struct DriverCalls {
   Bytes reserved, released;
 };
 
+// What the allocator did, if it is asked to keep a record.
+struct AllocatorEvent {
+  enum class Kind : std::uint8_t {
+    alloc,
+    free_requested,
+    free_completed,
+    segment_alloc,
+    segment_free,
+    segment_map,
+    segment_unmap
+  };
+  Kind kind;
+  std::int64_t address;
+  Bytes size;
+  StreamId stream;
+};
+
+// A segment, or the mapped part of one, and what it consists of.
+struct SegmentView {
+  enum class State : std::uint8_t { cached, live, pending };
+  struct Block {
+    std::int64_t address;
+    Bytes size;
+    State state;
+  };
+  StreamId stream;
+  bool small;
+  std::vector<Block> blocks;  // without gaps
+};
+
 class CachingAllocator {
  public:
   // `capacity` is what CUDA can give in all, `outside` what else of the device's memory is in use.
@@ -85,6 +115,9 @@ class CachingAllocator {
   Bytes limit() const { return std::min(capacity_, allowed_); }  // of `reserved`
   const MemoryStats& stats() const { return stats_; }
   Bytes cached() const { return stats_.reserved - stats_.active; }
+  // From now on every event is appended to `log`.
+  void record(std::vector<AllocatorEvent>* log) { log_ = log; }
+  std::vector<SegmentView> segments() const;  // by address
   Bytes fragmented() const;  // cached, but its segment or page is in use and cannot be returned
   // Equal before and after a step that leaves the pools as it found them (addresses and ages aside).
   std::uint64_t fingerprint() const;
@@ -130,8 +163,11 @@ class CachingAllocator {
   bool has_room(std::int32_t block, Bytes size) const;
   bool map(BlockId block, Bytes bytes);
   void unmap(BlockId block);
-  void reserve(Bytes bytes);
-  void release(Bytes bytes);
+  void reserve(const Block& block);
+  void release(const Block& block);
+  void log(AllocatorEvent::Kind kind, const Block& block) {
+    if (log_ != nullptr) log_->push_back({kind, block.address, block.size, block.stream});
+  }
   void release_segment(BlockId block);
   void collect_garbage();
   bool release_available(Pool& cached, Bytes size);
@@ -161,6 +197,7 @@ class CachingAllocator {
   DriverCalls calls_;                // of the request under way
   Bytes refused_;
   MemoryStats stats_;
+  std::vector<AllocatorEvent>* log_ = nullptr;
 };
 
 }  // namespace shardsim

@@ -155,7 +155,8 @@ RunRecord run(const Scenario& scenario, const RunOptions& options) {
                                       {.fold = options.fold,
                                        .timeline = options.timeline,
                                        .critical_path = options.critical_path,
-                                       .memory = options.memory}),
+                                       .memory = options.memory,
+                                       .snapshot = options.snapshot}),
                    .comparisons = {},
                    .advice = {},
                    .confidence = {}};

@@ -13,6 +13,7 @@
 #include "sim/model/fusion.h"
 #include "sim/model/spec.h"
 #include "sim/model/workload.h"
+#include "sim/result/memory_snapshot.h"
 #include "sim/result/memory_timeline.h"
 #include "sim/result/record.h"
 #include "sim/scenario/library.h"
@@ -64,6 +65,7 @@ struct RunOptions {
   bool critical_path = false;
   std::vector<Span>* timeline = nullptr;
   MemoryTimeline* memory = nullptr;
+  MemorySnapshot* snapshot = nullptr;
 };
 
 // The whole chain: op graph, program, simulation, and the throughput that follows.

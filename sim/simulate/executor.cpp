@@ -31,12 +31,11 @@ Bytes outside_allocator(const Cluster& cluster, const Job& job, const RankClass&
 }  // namespace
 
 Executor::Executor(const Program& program, const Cluster& cluster, const Job& job,
-                   std::vector<Span>* timeline, std::optional<RankClassId> recorded, CausalLog* causes)
+                   std::vector<Span>* timeline, CausalLog* causes)
     : program_(program),
       cluster_(cluster),
       job_(job),
       timeline_(timeline),
-      recorded_(recorded),
       causes_(causes),
       agenda_(static_cast<int>(job.communicators.size())),
       network_(job.capacity,
@@ -63,6 +62,12 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
     ++other.index;
   }
   if (cluster.detail == NetworkDetail::chunk) chunks_.emplace(program, cluster, job, planned());
+}
+
+void Executor::record_memory(RankClassId r, MemoryRecorder& recorder) {
+  recorded_ = r;
+  recorder_ = &recorder;
+  if (recorder.events()) ranks_[r].allocator.record(&recorder.log());
 }
 
 // Spans and causes are kept in the order of the events, so they are written by one thread.

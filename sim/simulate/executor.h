@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "sim/collective/plan.h"
@@ -25,13 +26,13 @@
 #include "sim/memory/ledger.h"
 #include "sim/network/network.h"
 #include "sim/program/program.h"
-#include "sim/result/memory_timeline.h"
 #include "sim/result/result.h"
 #include "sim/simulate/chunk_level.h"
 #include "sim/simulate/cluster.h"
 #include "sim/simulate/critical_path.h"
 #include "sim/simulate/job.h"
 #include "sim/simulate/kernel_clock.h"
+#include "sim/simulate/memory_recorder.h"
 #include "sim/simulate/stream.h"
 #include "sim/simulate/time_account.h"
 
@@ -100,16 +101,17 @@ struct RankState {
   TimeAccount account{};
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued
-  std::vector<MemoryRow> memory_rows{};          // if recorded
   int lane = 0;
 };
 
 class Executor {
  public:
-  // `recorded`: the class whose memory is recorded row by row. `causes`, if set, receives why everything
-  // began when it did.
+  // `causes`, if set, receives why everything began when it did.
   Executor(const Program& program, const Cluster& cluster, const Job& job, std::vector<Span>* timeline,
-           std::optional<RankClassId> recorded = {}, CausalLog* causes = nullptr);
+           CausalLog* causes = nullptr);
+
+  // From the start, what this class's allocator does.
+  void record_memory(RankClassId r, MemoryRecorder& recorder);
 
   void run();
 
@@ -271,7 +273,8 @@ class Executor {
   Time least_left(RankClassId r, int s);
   Time least_time(RankClassId r, const StreamOp& op);
   Time cost(const DriverCalls& calls) const;
-  void note_memory(RankClassId r);
+  std::string phase_of(RankClassId r) const;
+  void note_memory(RankClassId r, TensorId tensor = no_tensor);
   void out_of_memory(RankClassId r, TensorId tensor, Bytes refused);
   bool next_body(RankClassId r);
   void drive(RankClassId r, Time cost, bool retry = false);  // the host is in the driver
@@ -282,6 +285,7 @@ class Executor {
   const Job& job_;
   std::vector<Span>* timeline_;
   std::optional<RankClassId> recorded_;
+  MemoryRecorder* recorder_ = nullptr;
   CausalLog* causes_;
   std::vector<Lane> lanes_;
   Agenda agenda_;  // of the communicators

@@ -207,7 +207,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
       retry ? rank.allocator.allocate_after_release(tensor.bytes, tensor.stream)
             : rank.allocator.allocate(tensor.bytes, tensor.stream);
   if (!allocated) {
-    note_memory(r);
+    note_memory(r, i.tensor);
     drive(r, cost(allocated.calls), retry);
     if (retry) {
       out_of_memory(r, i.tensor, allocated.refused);
@@ -220,7 +220,7 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
   }
   rank.block[i.tensor] = *allocated.block;
   rank.ledger.add(tensor.category, rank.allocator.size(*allocated.block));
-  note_memory(r);
+  note_memory(r, i.tensor);
   if (!retry && allocated.calls.frees > 0) {
     host.free_began = host.clock;
     host.driver = cost(allocated.calls);
@@ -358,17 +358,25 @@ Time Executor::least_time(RankClassId r, const StreamOp& op) {
   return plan_of(communicator_of(r, what), what).alone();
 }
 
+std::string Executor::phase_of(RankClassId r) const {
+  const HostState& host = ranks_[r].host;
+  std::string phase = host.section == Section::init ? "init" : "";
+  for (const LabelId mark : host.marks) phase += (phase.empty() ? "" : " / ") + program_.labels[mark];
+  return phase;
+}
+
 // A row per change, on the host's clock; of changes at one instant that go one way, only the last.
-void Executor::note_memory(RankClassId r) {
+void Executor::note_memory(RankClassId r, TensorId tensor) {
   if (recorded_ != r) return;
   const RankState& rank = ranks_[r];
   const MemoryStats& now = rank.allocator.stats();
-  append(ranks_[r].memory_rows, {.step = rank.host.step,
-                                 .at = rank.host.clock,
-                                 .allocated = now.allocated,
-                                 .active = now.active,
-                                 .reserved = now.reserved,
-                                 .live = rank.ledger.now()});
+  append(recorder_->rows(), {.step = rank.host.step,
+                             .at = rank.host.clock,
+                             .allocated = now.allocated,
+                             .active = now.active,
+                             .reserved = now.reserved,
+                             .live = rank.ledger.now()});
+  if (recorder_->events()) recorder_->happened(rank.host.clock, rank.host.step, phase_of(r), tensor);
 }
 
 void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
@@ -381,7 +389,7 @@ void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
   OutOfMemory oom{.rank = job_.ranks[r].rank,
                   .at = rank.host.clock,
                   .step = rank.host.step,
-                  .phase = rank.host.section == Section::init ? "init" : "",
+                  .phase = phase_of(r),
                   .tensor = program_.labels[tensor.label],
                   .category = tensor.category,
                   .on_host = on_host,
@@ -404,8 +412,6 @@ void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
       if (rank.on_host[t] && t != id)
         oom.live[static_cast<std::size_t>(program_.tensors[t].category)] += program_.tensors[t].bytes;
   }
-  for (const LabelId mark : rank.host.marks)
-    oom.phase += (oom.phase.empty() ? "" : " / ") + program_.labels[mark];
   for (const TensorId t : ids(program_.tensors))
     if (on_host ? rank.on_host[t] && t != id : rank.block[t] != not_live)
       oom.largest_live.push_back({program_.labels[program_.tensors[t].label], program_.tensors[t].category,
@@ -413,6 +419,8 @@ void Executor::out_of_memory(RankClassId r, TensorId id, Bytes refused) {
   std::stable_sort(oom.largest_live.begin(), oom.largest_live.end(),
                    [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
   if (oom.largest_live.size() > largest_live_shown) oom.largest_live.resize(largest_live_shown);
+  if (recorded_ == r && !on_host)
+    recorder_->out_of_memory(oom.at, oom.step, oom.phase, id, oom.segment, oom.free);
   first = std::move(oom);
 }
 

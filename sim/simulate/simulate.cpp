@@ -89,10 +89,18 @@ void describe_parts(Result& result, const Cluster& cluster, const Job& job, cons
 }
 
 // Which rank is the fullest shows at the end only; recording all would take too much memory in a large job.
-MemoryTimeline memory_of(RankClassId rank, const Program& program, const Cluster& cluster, const Job& job) {
-  Executor run(program, cluster, job, nullptr, rank);
+void record_memory(RankClassId rank, const Program& program, const Cluster& cluster, const Job& job,
+                   const SimulateOptions& options) {
+  MemoryRecorder recorder(program, options.snapshot != nullptr);
+  Executor run(program, cluster, job, nullptr);
+  run.record_memory(rank, recorder);
   run.run();
-  return {job.ranks[rank].rank, run.ranks()[rank].memory_rows};
+  const Rank of = job.ranks[rank].rank;
+  if (options.snapshot != nullptr) {
+    *options.snapshot = recorder.snapshot(run.ranks()[rank].allocator, cluster.allocator.expandable_segments);
+    options.snapshot->rank = of;
+  }
+  if (options.memory != nullptr) *options.memory = {of, std::move(recorder.rows())};
 }
 
 bool samples(const Jitter& jitter) { return jitter.mode == Jitter::Mode::sampled && jitter.step_sigma > 0; }
@@ -144,7 +152,7 @@ Result replay(const Program& program, const Cluster& cluster, const SimulateOpti
   const Job job = place(program, cluster, fold);
   std::optional<CausalLog> causes;
   if (options.critical_path) causes.emplace(program, job);
-  Executor run(program, cluster, job, options.timeline, {}, causes ? &*causes : nullptr);
+  Executor run(program, cluster, job, options.timeline, causes ? &*causes : nullptr);
   run.run();
   Result result;
   result.steady = run.steady();
@@ -155,7 +163,8 @@ Result replay(const Program& program, const Cluster& cluster, const SimulateOpti
   const RankClassId fullest = fullest_of(cluster, job, run);
   result.memory = memory_of_rank(fullest, cluster, job, run);
   describe_parts(result, cluster, job, run);
-  if (options.memory != nullptr) *options.memory = memory_of(fullest, program, cluster, job);
+  if (options.memory != nullptr || options.snapshot != nullptr)
+    record_memory(fullest, program, cluster, job, options);
   result.engine = {.events = run.events(),
                    .allocator_calls = 0,
                    .solves = run.solves(),
@@ -175,7 +184,8 @@ Result simulate(const Program& program, const Cluster& given, const SimulateOpti
   SimulateOptions options = given_options;
   options.fold = options.fold && !every_rank;
   std::optional<Result> result;
-  if (options.timeline == nullptr && options.memory == nullptr && !options.critical_path)
+  if (options.timeline == nullptr && options.memory == nullptr && options.snapshot == nullptr &&
+      !options.critical_path)
     result = extrapolate_accumulation(
         program, [&](const Program& shorter) { return replay(shorter, cluster, options); });
   if (!result) result = replay(program, cluster, options);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "sim/program/program.h"
+#include "sim/result/memory_snapshot.h"
 #include "sim/result/memory_timeline.h"
 #include "sim/result/result.h"
 #include "sim/simulate/cluster.h"
@@ -15,7 +16,9 @@ struct SimulateOptions {
                      // of the network never folds: the order of a ring tells its ranks apart.
   std::vector<Span>* timeline = nullptr;  // if set, receives every kernel, collective and copy
   bool critical_path = false;             // in the result: what the reported step consists of, in order
-  MemoryTimeline* memory = nullptr;  // if set, receives the memory of the fullest rank; runs everything twice
+  // If set, receive the memory of the fullest rank, and every event of its allocator; everything runs twice.
+  MemoryTimeline* memory = nullptr;
+  MemorySnapshot* snapshot = nullptr;
 };
 
 // Steps run until duration and allocator state repeat: at least 3, at most 8, else `steady` is false. The

@@ -180,7 +180,7 @@ TEST_CASE("on random scenarios the path is contiguous, sums to the step, and is 
   const std::uint64_t seed = seed_of_run(31);
   ScenarioGenerator generator(seed);
   const Library library = test_library();
-  for (int i = 0; i < 120; ++i) {
+  for (int i = 0; i < random_runs(120); ++i) {
     const Settings settings = generator.next();
     CAPTURE(seed);
     CAPTURE(i);

@@ -27,7 +27,7 @@ TEST_CASE("folded equals unfolded on random small clusters") {
   ScenarioGenerator generator(seed);
   const Library library = test_library();
   int with_classes = 0, mixed = 0;
-  for (int i = 0; i < 180; ++i) {
+  for (int i = 0; i < random_runs(180); ++i) {
     const Settings settings = generator.next();
     CAPTURE(seed);
     CAPTURE(i);
@@ -39,8 +39,8 @@ TEST_CASE("folded equals unfolded on random small clusters") {
     ++with_classes;
     if (!scenario.parts.empty()) ++mixed;
   }
-  CHECK(with_classes > 60);  // the comparison has bite
-  CHECK(mixed > 15);
+  CHECK(with_classes > random_runs(60));  // the comparison has bite
+  CHECK(mixed > random_runs(15));
 }
 
 // Up to 64 GPUs, with whatever breaks the symmetry of nodes.
@@ -116,7 +116,7 @@ TEST_CASE("folded equals unfolded on clusters with leaves, hybrid sharding, odd 
   Random random(seed + 2);
   const Library library = test_library();
   int folded_away = 0;
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < random_runs(60); ++i) {
     Settings settings = on_more_gpus(generator.next_uniform(), random);
     CAPTURE(seed);
     CAPTURE(i);
@@ -128,7 +128,7 @@ TEST_CASE("folded equals unfolded on clusters with leaves, hybrid sharding, odd 
     const Result folded = run(scenario).result;
     if (2 * folded.engine.rank_classes <= folded.engine.ranks) ++folded_away;
   }
-  CHECK(folded_away > 20);
+  CHECK(folded_away > random_runs(20));
 }
 
 // With the engine's counts, too.
@@ -148,7 +148,7 @@ TEST_CASE("every rank gives the same on any number of threads") {
   Random random(seed + 3);
   const Library library = test_library();
   int in_lanes = 0;
-  while (in_lanes < 12) {
+  while (in_lanes < random_runs(12)) {
     const Settings settings = on_more_gpus(generator.next_uniform(), random);
     CAPTURE(seed);
     INFO(describe(settings));

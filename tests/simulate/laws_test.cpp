@@ -38,7 +38,7 @@ void for_random_scenarios(std::uint64_t seed, int count, const Check& check) {
   const std::uint64_t used = seed_of_run(seed);
   ScenarioGenerator generator(used);
   const Library library = test_library();
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < random_runs(count); ++i) {
     const Settings settings = generator.next();
     CAPTURE(used);
     CAPTURE(i);
