@@ -35,6 +35,7 @@
 #include "sim/simulate/memory_recorder.h"
 #include "sim/simulate/stream.h"
 #include "sim/simulate/time_account.h"
+#include "sim/simulate/time_range.h"
 
 namespace shardsim {
 
@@ -66,6 +67,7 @@ struct HostState {
   std::optional<Time> retry_began{};  // the failed cudaMalloc, until the request is served
   std::optional<Time> free_began{};   // of cudaFree in a request that needed no retry, until it returns
   Time driver{};                      // the calls of that request take
+  Time step_began{};
   std::vector<LabelId> marks{};
 };
 
@@ -75,6 +77,12 @@ inline constexpr BlockId not_live{-1};
 struct AllocatorMark {
   std::uint64_t fingerprint = 0;
   std::int64_t segment_calls = 0;  // cudaMalloc and cudaFree so far
+};
+
+// A body that a step repeats, as its host got through it.
+struct RepeatRecord {
+  std::int64_t times = 0;
+  Time host{};  // from the beginning of the step to the end of the last repeat
 };
 
 struct RankState {
@@ -101,6 +109,7 @@ struct RankState {
   TimeAccount account{};
   std::vector<StepRecord> steps{};               // [0] ends the set-up
   std::vector<AllocatorMark> allocator_marks{};  // by step issued
+  std::vector<RepeatRecord> longest_repeat{};    // by step begun, 0 = the set-up
   int lane = 0;
 };
 
@@ -125,7 +134,6 @@ class Executor {
 
  private:
   static constexpr int steps_min = 3, steps_max = 8;
-  static constexpr Time latest = longest_work * 32;  // far from the end of Time
 
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -186,7 +194,6 @@ class Executor {
   void schedule(RankClassId r, int s, Time at);  // s = streams(): the host
   void schedule(CommunicatorId c, Time at);
   void schedule(TransferId t, Time at);
-  void check_range(Time at) const;
   std::optional<Time> next_instant() const;
   void instant();
   std::span<const RankClassId> members_in(const Lane& lane, CommunicatorId c) const;
@@ -278,6 +285,8 @@ class Executor {
   void out_of_memory(RankClassId r, TensorId tensor, Bytes refused);
   bool next_body(RankClassId r);
   void drive(RankClassId r, Time cost, bool retry = false);  // the host is in the driver
+  void spend(HostState& host, Time cost);
+  void note_repeat(RankClassId r, std::int64_t times);
   void forget_causes();
 
   const Program& program_;

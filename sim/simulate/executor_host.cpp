@@ -29,8 +29,22 @@ void Executor::run_host(RankClassId r) {
       ++host.instruction;
     }
     host.instruction = 0;
-    if (++host.iteration == section[host.repeat].times) host.iteration = 0, ++host.repeat;
+    if (++host.iteration < section[host.repeat].times) continue;
+    note_repeat(r, host.iteration);
+    host.iteration = 0;
+    ++host.repeat;
   }
+}
+
+void Executor::spend(HostState& host, Time cost) {
+  check_range(host.clock, host.clock + cost);
+  host.clock += cost;
+}
+
+void Executor::note_repeat(RankClassId r, std::int64_t times) {
+  RankState& rank = ranks_[r];
+  RepeatRecord& longest = rank.longest_repeat.back();
+  if (times > longest.times) longest = {times, rank.host.clock - rank.host.step_began};
 }
 
 // The section is over: on to the next step. False when all are issued.
@@ -45,6 +59,8 @@ bool Executor::next_body(RankClassId r) {
     return false;
   }
   ++host.step;
+  host.step_began = host.clock;
+  rank.longest_repeat.emplace_back();
   host.section = host.step == 1 ? Section::first : host.step == 2 ? Section::second : Section::steady;
   host.repeat = 0;
   return true;
@@ -83,7 +99,7 @@ bool Executor::issue(RankClassId r, StreamId s, StreamOp op, Time cost) {
     if (stream.busy && stream.paced) schedule_chain(r, s.index);  // one kernel at a time
     return false;
   }
-  rank.host.clock += cost;
+  spend(rank.host, cost);
   ++stream.outstanding;
   push(r, s.index, op);
   return true;
@@ -140,7 +156,7 @@ bool Executor::execute(RankClassId r, const HostWait& i) {
 }
 
 bool Executor::execute(RankClassId r, const HostBusy& i) {
-  ranks_[r].host.clock += cluster_.stack.cost(i.work) * i.amount;
+  spend(ranks_[r].host, work_time(Wide{cluster_.stack.cost(i.work).count} * i.amount));
   return true;
 }
 
@@ -148,7 +164,7 @@ bool Executor::execute(RankClassId r, const HostBusy& i) {
 bool Executor::execute(RankClassId r, const HostPass& i) {
   RankState& rank = ranks_[r];
   const Time begin = rank.host.clock;
-  rank.host.clock += i.traffic * part_of(r).ranks_of_a_node() / part_of(r).spec.host_bandwidth;
+  spend(rank.host, i.traffic * part_of(r).ranks_of_a_node() / part_of(r).spec.host_bandwidth);
   rank.account.host_was_busy(Spent::optimizer, begin, rank.host.clock);
   if (causes_ != nullptr)
     causes_->host_spent(r, Occurrence::Kind::optimizer_on_host, i.label, begin, rank.host.clock);
@@ -237,7 +253,8 @@ bool Executor::execute(RankClassId r, const Alloc& i) {
 void Executor::drive(RankClassId r, Time cost, bool retry) {
   if (cost == Time{}) return;
   HostState& host = ranks_[r].host;
-  const Time begin = std::exchange(host.clock, host.clock + cost);
+  const Time begin = host.clock;
+  spend(host, cost);
   if (causes_ != nullptr)
     causes_->host_spent(r, retry ? Occurrence::Kind::retry : Occurrence::Kind::driver, {-1}, begin,
                         host.clock);
@@ -345,7 +362,8 @@ Time Executor::least_left(RankClassId r, int s) {
   const CollectiveId what{op.id};
   const CommunicatorId c = communicator_of(r, what);
   const CommunicatorState& comm = communicators_[c];
-  if (comm.state <= CommunicatorState::State::gathering) return op.work;
+  if (comm.state == CommunicatorState::State::idle || comm.state == CommunicatorState::State::gathering)
+    return op.work;
   if (comm.state == CommunicatorState::State::latency) return op.work - (now_ - comm.began);
   return {static_cast<std::int64_t>(comm.moving.left_at(now_) / plan_of(c, what).cap.count)};
 }

@@ -147,14 +147,25 @@ void add_expected_jitter(Result& result, const Jitter& jitter, std::int64_t rank
                                               .time = jitter_time});
 }
 
-Result replay(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
+// Of all ranks, for telling whether what a step repeats is periodic.
+void describe_repeats(Replayed& replayed, const Executor& run) {
+  for (const RankState& rank : run.ranks())
+    for (int step = 1; step <= run.steps_completed(); ++step) {
+      replayed.steps.push_back(duration(rank, step));
+      replayed.hosts.push_back(rank.longest_repeat[static_cast<std::size_t>(step)].host);
+    }
+}
+
+Replayed replay(const Program& program, const Cluster& cluster, const SimulateOptions& options) {
   const bool fold = options.fold && cluster.detail == NetworkDetail::fluid;
   const Job job = place(program, cluster, fold);
   std::optional<CausalLog> causes;
   if (options.critical_path) causes.emplace(program, job);
   Executor run(program, cluster, job, options.timeline, causes ? &*causes : nullptr);
   run.run();
-  Result result;
+  Replayed replayed;
+  describe_repeats(replayed, run);
+  Result& result = replayed.result;
   result.steady = run.steady();
   result.steps = run.steps_completed();
   result.oom = run.oom();
@@ -173,7 +184,7 @@ Result replay(const Program& program, const Cluster& cluster, const SimulateOpti
                    .rank_classes = static_cast<std::int64_t>(job.ranks.size()),
                    .folded = fold};
   for (const RankState& rank : run.ranks()) result.engine.allocator_calls += rank.allocator.stats().calls;
-  return result;
+  return replayed;
 }
 
 }  // namespace
@@ -188,7 +199,7 @@ Result simulate(const Program& program, const Cluster& given, const SimulateOpti
       !options.critical_path)
     result = extrapolate_accumulation(
         program, [&](const Program& shorter) { return replay(shorter, cluster, options); });
-  if (!result) result = replay(program, cluster, options);
+  if (!result) result = replay(program, cluster, options).result;
   add_expected_jitter(*result, cluster.jitter, program.mesh.world);
   result->sampled_jitter = every_rank;
   result->executed = count(program, Section::steady).executed;

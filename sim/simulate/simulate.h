@@ -24,7 +24,8 @@ struct SimulateOptions {
 // Steps run until duration and allocator state repeat: at least 3, at most 8, else `steady` is false. The
 // result describes the last of them; peaks cover all. Running out of memory ends the run and is a result.
 // `throughput` is left to the caller, who knows what a step means.
-// Throws InputError when a kernel, transfer or step takes longer than longest_work.
+// Throws InputError when a kernel or transfer takes longer than longest_work, or the steps end after `latest`
+// (time_range.h).
 // Requires: verify(program) is empty; program.mesh.world == cluster.topology.gpus().
 Result simulate(const Program& program, const Cluster& cluster, const SimulateOptions& options = {});
 
