@@ -96,7 +96,7 @@ std::int32_t MemoryRecorder::name(const std::string& text) {
 }
 
 MemoryOwner MemoryRecorder::owner(int step, const std::string& phase, TensorId id) {
-  MemoryOwner owner{.phase = name(phase), .step = step, .category = Category::temporaries};
+  MemoryOwner owner{.phase = name(phase), .step = step, .category = Category::temporaries, .requested = {}};
   if (id == no_tensor) return owner;
   const Tensor& tensor = program_.tensors[id];
   owner.tensor = name(program_.labels[tensor.label]);
