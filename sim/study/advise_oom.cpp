@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "sim/study/fit.h"
 #include "sim/engine/parallel.h"
+#include "sim/study/fit.h"
 
 namespace shardsim {
 namespace {

@@ -8,8 +8,8 @@
 #include <fmt/format.h>
 
 #include "sim/base/random.h"
-#include "sim/scenario/scenario.h"
 #include "sim/engine/parallel.h"
+#include "sim/scenario/scenario.h"
 #include "sim/study/robust_fit.h"
 #include "sim/study/statistics.h"
 #include "sim/study/validate.h"

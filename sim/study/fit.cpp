@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "sim/program/count.h"
 #include "sim/engine/parallel.h"
+#include "sim/program/count.h"
 
 namespace shardsim {
 namespace {

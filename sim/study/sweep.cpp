@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "sim/study/confidence.h"
 #include "sim/engine/parallel.h"
+#include "sim/study/confidence.h"
 
 namespace shardsim {
 namespace {

@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
-#include "sim/scenario/scenario.h"
 #include "sim/engine/parallel.h"
+#include "sim/scenario/scenario.h"
 #include "sim/study/statistics.h"
 
 namespace shardsim {

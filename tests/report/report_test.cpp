@@ -6,13 +6,13 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "sim/engine/parallel.h"
 #include "sim/report/csv.h"
 #include "sim/report/explain.h"
 #include "sim/report/json.h"
 #include "sim/report/numbers.h"
 #include "sim/report/table.h"
 #include "sim/report/text.h"
-#include "sim/engine/parallel.h"
 
 #include "tests/support/hardware.h"
 #include "tests/support/scenario_of.h"
