@@ -138,7 +138,7 @@ CachingAllocator::Allocation CachingAllocator::hand_out(std::optional<BlockId> i
   stats_.active += block.size;
   stats_.peak_allocated = std::max(stats_.peak_allocated, stats_.allocated);
   stats_.peak_active = std::max(stats_.peak_active, stats_.active);
-  log(AllocatorEvent::Kind::alloc, block);
+  log(MemoryAction::alloc, block);
   return result;
 }
 
@@ -155,7 +155,7 @@ std::uint64_t CachingAllocator::free(BlockId id) {
   stats_.allocated -= block.size;
   const std::uint64_t waits = block.uses;
   block.uses = 0;
-  log(AllocatorEvent::Kind::free_requested, block);
+  log(MemoryAction::free_requested, block);
   if (waits == 0)
     make_cached(id);
   else
@@ -199,9 +199,11 @@ std::vector<SegmentView> CachingAllocator::segments() const {
       const Block& block = blocks_[BlockId{b}];
       const bool begins = !std::exchange(mapped, block.state != State::unmapped);
       if (!mapped) continue;
-      if (begins) result.push_back({block.stream, block.small, {}});
-      result.back().blocks.push_back(
-          {block.address, block.size, static_cast<SegmentView::State>(block.state)});
+      if (begins) result.push_back({block.stream, block.small, config_.expandable_segments, {}});
+      const BlockState state = block.state == State::live      ? BlockState::active_allocated
+                               : block.state == State::pending ? BlockState::active_pending_free
+                                                               : BlockState::inactive;
+      result.back().blocks.push_back({block.address, block.size, state});
     }
   }
   std::sort(result.begin(), result.end(), [](const SegmentView& a, const SegmentView& b) {
@@ -323,8 +325,7 @@ void CachingAllocator::reserve(const Block& block) {
   calls_.reserved += block.size;
   stats_.reserved += block.size;
   stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
-  log(config_.expandable_segments ? AllocatorEvent::Kind::segment_map : AllocatorEvent::Kind::segment_alloc,
-      block);
+  log(config_.expandable_segments ? MemoryAction::segment_map : MemoryAction::segment_alloc, block);
 }
 
 void CachingAllocator::release(const Block& block) {
@@ -332,8 +333,7 @@ void CachingAllocator::release(const Block& block) {
   ++calls_.frees;
   calls_.released += block.size;
   stats_.reserved -= block.size;
-  log(config_.expandable_segments ? AllocatorEvent::Kind::segment_unmap : AllocatorEvent::Kind::segment_free,
-      block);
+  log(config_.expandable_segments ? MemoryAction::segment_unmap : MemoryAction::segment_free, block);
 }
 
 // Of a block that is a whole segment and has left its pool.
@@ -406,7 +406,7 @@ void CachingAllocator::release_all() {
 void CachingAllocator::make_cached(BlockId id) {
   stats_.active -= blocks_[id].size;
   blocks_[id].state = State::cached;
-  log(AllocatorEvent::Kind::free_completed, blocks_[id]);
+  log(MemoryAction::free_completed, blocks_[id]);
   const std::int32_t previous = blocks_[id].previous, next = blocks_[id].next;
   const auto free = [&](std::int32_t b) { return b != none && blocks_[BlockId{b}].state == State::cached; };
   if (free(next) && free(previous)) absorb(id, next);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "sim/base/id.h"
+#include "sim/base/memory_event.h"
 #include "sim/base/units.h"
 #include "sim/program/program.h"
 
@@ -52,16 +53,7 @@ struct DriverCalls {
 
 // What the allocator did, if it is asked to keep a record.
 struct AllocatorEvent {
-  enum class Kind : std::uint8_t {
-    alloc,
-    free_requested,
-    free_completed,
-    segment_alloc,
-    segment_free,
-    segment_map,
-    segment_unmap
-  };
-  Kind kind;
+  MemoryAction action;
   std::int64_t address;
   Bytes size;
   StreamId stream;
@@ -69,14 +61,13 @@ struct AllocatorEvent {
 
 // A segment, or the mapped part of one, and what it consists of.
 struct SegmentView {
-  enum class State : std::uint8_t { cached, live, pending };
   struct Block {
     std::int64_t address;
     Bytes size;
-    State state;
+    BlockState state;
   };
   StreamId stream;
-  bool small;
+  bool small, expandable;
   std::vector<Block> blocks;  // without gaps
 };
 
@@ -165,8 +156,8 @@ class CachingAllocator {
   void unmap(BlockId block);
   void reserve(const Block& block);
   void release(const Block& block);
-  void log(AllocatorEvent::Kind kind, const Block& block) {
-    if (log_ != nullptr) log_->push_back({kind, block.address, block.size, block.stream});
+  void log(MemoryAction action, const Block& block) {
+    if (log_ != nullptr) log_->push_back({action, block.address, block.size, block.stream});
   }
   void release_segment(BlockId block);
   void collect_garbage();

@@ -1,12 +1,11 @@
 #include "sim/report/memory_snapshot.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <string_view>
 #include <unordered_map>
 #include <variant>
-
-#include <fmt/format.h>
 
 namespace shardsim {
 namespace {
@@ -22,7 +21,6 @@ class Pickle {
     return std::move(bytes_);
   }
 
-  void none() { put("N"); }
   void boolean(bool value) { put(value ? "\x88" : "\x89"); }
   void integer(std::int64_t value) {
     if (value >= 0 && value < 256) {
@@ -89,17 +87,6 @@ class Pickle {
   std::unordered_map<std::string, std::int64_t> texts_;
 };
 
-constexpr std::string_view name(MemoryEvent::Action action) {
-  constexpr std::string_view names[] = {"alloc",        "free_requested", "free_completed", "segment_alloc",
-                                        "segment_free", "segment_map",    "segment_unmap",  "oom"};
-  return names[static_cast<int>(action)];
-}
-
-constexpr std::string_view name(MemoryBlock::State state) {
-  constexpr std::string_view names[] = {"inactive", "active_allocated", "active_pending_free"};
-  return names[static_cast<int>(state)];
-}
-
 // A frame is shown as file:line:function.
 void frames(Pickle& p, const MemorySnapshot& snapshot, const MemoryOwner& owner) {
   const auto named = [&](std::int32_t id) -> std::string_view {
@@ -123,7 +110,7 @@ void event(Pickle& p, const MemorySnapshot& snapshot, const MemoryEvent& e) {
     p.item("stream", e.stream);
     p.item("time_us", e.at.count / 1'000'000);
     p.item("category", name(e.owner.category));
-    if (e.action == MemoryEvent::Action::oom) p.item("device_free", e.device_free);
+    if (e.action == MemoryAction::oom) p.item("device_free", e.device_free);
     frames(p, snapshot, e.owner);
   });
 }
@@ -145,8 +132,8 @@ void snapshot_event(Pickle& p, Time at) {
 void segment(Pickle& p, const MemorySnapshot& snapshot, const MemorySegment& s) {
   Bytes allocated, active, requested;
   for (const MemoryBlock& b : s.blocks) {
-    if (b.state == MemoryBlock::State::active_allocated) allocated += b.size, requested += b.owner.requested;
-    if (b.state != MemoryBlock::State::inactive) active += b.size;
+    if (b.state == BlockState::active_allocated) allocated += b.size, requested += b.owner.requested;
+    if (b.state != BlockState::inactive) active += b.size;
   }
   p.dictionary([&] {
     p.item("device", 0);

@@ -10,6 +10,7 @@
 
 #include "sim/base/category.h"
 #include "sim/base/id.h"
+#include "sim/base/memory_event.h"
 #include "sim/base/units.h"
 
 namespace shardsim {
@@ -24,19 +25,9 @@ struct MemoryOwner {
 };
 
 struct MemoryEvent {
-  enum class Action : std::uint8_t {
-    alloc,
-    free_requested,
-    free_completed,  // no stream uses it any more
-    segment_alloc,
-    segment_free,
-    segment_map,  // pages of an expandable segment
-    segment_unmap,
-    oom,  // `size` could not be had
-  };
-  Action action{};
+  MemoryAction action{};
   std::int64_t address = 0;
-  Bytes size;  // of the block or segment
+  Bytes size;  // of the block or segment; oom: of what was asked for
   int stream = 0;
   Time at{};  // on the host's clock
   MemoryOwner owner{};
@@ -44,10 +35,9 @@ struct MemoryEvent {
 };
 
 struct MemoryBlock {
-  enum class State : std::uint8_t { inactive, active_allocated, active_pending_free };
   std::int64_t address = 0;
   Bytes size;
-  State state{};
+  BlockState state{};
   MemoryOwner owner{};
 };
 

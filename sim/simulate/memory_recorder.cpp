@@ -8,48 +8,20 @@ namespace {
 // Addresses look like those of a device, and 0 means none.
 constexpr std::int64_t base_address = std::int64_t{0x7f} << 40;
 
-MemoryEvent::Action action_of(AllocatorEvent::Kind kind) {
-  using Kind = AllocatorEvent::Kind;
-  using Action = MemoryEvent::Action;
-  switch (kind) {
-    case Kind::alloc: return Action::alloc;
-    case Kind::free_requested: return Action::free_requested;
-    case Kind::free_completed: return Action::free_completed;
-    case Kind::segment_alloc: return Action::segment_alloc;
-    case Kind::segment_free: return Action::segment_free;
-    case Kind::segment_map: return Action::segment_map;
-    case Kind::segment_unmap: return Action::segment_unmap;
-  }
-  return {};
-}
-
-MemoryBlock::State state_of(SegmentView::State state) {
-  switch (state) {
-    case SegmentView::State::cached: return MemoryBlock::State::inactive;
-    case SegmentView::State::live: return MemoryBlock::State::active_allocated;
-    case SegmentView::State::pending: return MemoryBlock::State::active_pending_free;
-  }
-  return {};
-}
-
 }  // namespace
 
 void MemoryRecorder::happened(Time at, int step, const std::string& phase, TensorId tensor) {
   for (const AllocatorEvent& event : log_) {
-    MemoryEvent e{.action = action_of(event.kind),
+    MemoryEvent e{.action = event.action,
                   .address = base_address + event.address,
                   .size = event.size,
                   .stream = event.stream.index,
                   .at = at};
-    const auto known = owners_.find(event.address);
-    if (event.kind == AllocatorEvent::Kind::alloc)
-      owners_[event.address] = e.owner = owner(step, phase, tensor);
-    else if (event.kind == AllocatorEvent::Kind::free_requested)
-      e.owner = known->second;
-    else if (event.kind == AllocatorEvent::Kind::free_completed)
-      e.owner = std::exchange(known->second, {}), owners_.erase(known);
-    else
-      e.owner = owner(step, phase, tensor);
+    const bool frees =
+        event.action == MemoryAction::free_requested || event.action == MemoryAction::free_completed;
+    e.owner = frees ? owners_.at(event.address) : owner(step, phase, tensor);
+    if (event.action == MemoryAction::alloc) owners_[event.address] = e.owner;
+    if (event.action == MemoryAction::free_completed) owners_.erase(event.address);
     add(e);
   }
   log_.clear();
@@ -57,7 +29,7 @@ void MemoryRecorder::happened(Time at, int step, const std::string& phase, Tenso
 
 void MemoryRecorder::out_of_memory(Time at, int step, const std::string& phase, TensorId tensor,
                                    Bytes refused, Bytes device_free) {
-  add({.action = MemoryEvent::Action::oom,
+  add({.action = MemoryAction::oom,
        .size = refused,
        .stream = program_.tensors[tensor].stream.index,
        .at = at,
@@ -65,7 +37,7 @@ void MemoryRecorder::out_of_memory(Time at, int step, const std::string& phase, 
        .device_free = device_free});
 }
 
-MemorySnapshot MemoryRecorder::snapshot(const CachingAllocator& allocator, bool expandable) {
+MemorySnapshot MemoryRecorder::snapshot(const CachingAllocator& allocator) {
   MemorySnapshot result = std::move(snapshot_);
   if (result.events.size() > MemorySnapshot::events_max)
     result.events.erase(result.events.begin(), result.events.end() - MemorySnapshot::events_max);
@@ -74,14 +46,14 @@ MemorySnapshot MemoryRecorder::snapshot(const CachingAllocator& allocator, bool 
                           .size = {},
                           .stream = view.stream.index,
                           .small = view.small,
-                          .expandable = expandable,
+                          .expandable = view.expandable,
                           .blocks = {}};
     for (const SegmentView::Block& block : view.blocks) {
       const auto known = owners_.find(block.address);
       segment.size += block.size;
       segment.blocks.push_back({.address = base_address + block.address,
                                 .size = block.size,
-                                .state = state_of(block.state),
+                                .state = block.state,
                                 .owner = known == owners_.end() ? MemoryOwner{} : known->second});
     }
     result.segments.push_back(std::move(segment));

@@ -1,7 +1,6 @@
 // Keeps what one rank's allocator does: the totals after each change, and, if asked, every event of it.
 #pragma once
 
-#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -15,7 +14,7 @@ namespace shardsim {
 
 class MemoryRecorder {
  public:
-  explicit MemoryRecorder(const Program& program, bool events) : program_(program), events_(events) {}
+  MemoryRecorder(const Program& program, bool events) : program_(program), events_(events) {}
 
   bool events() const { return events_; }
   std::vector<AllocatorEvent>& log() { return log_; }  // for the allocator
@@ -26,7 +25,7 @@ class MemoryRecorder {
   void happened(Time at, int step, const std::string& phase, TensorId tensor);
   void out_of_memory(Time at, int step, const std::string& phase, TensorId tensor, Bytes refused,
                      Bytes device_free);
-  MemorySnapshot snapshot(const CachingAllocator& allocator, bool expandable);
+  MemorySnapshot snapshot(const CachingAllocator& allocator);
 
  private:
   std::int32_t name(const std::string& text);
