@@ -138,9 +138,11 @@ std::optional<Result> extrapolate_accumulation(const Program& program,
                                                const std::function<Replayed(const Program&)>& replay) {
   const std::optional<LongRepeats> repeats = long_repeats(program);
   if (!repeats) return std::nullopt;
-  const std::int64_t most = *std::max_element(repeats->begin(), repeats->end());
+  std::int64_t least = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t times : *repeats)
+    if (times > 0) least = std::min(least, times);
   EngineStatistics engine;
-  for (std::int64_t n = fewest; saving * n <= most; n *= 2) {
+  for (std::int64_t n = fewest; saving * n <= least; n *= 2) {
     std::array<Replayed, 3> runs;
     for (std::size_t i = 0; i < runs.size(); ++i) {
       runs[i] = replay(with_repeats(program, n + static_cast<std::int64_t>(i)));

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "sim/base/check.h"
-#include "sim/base/error.h"
 #include "sim/engine/parallel.h"
 
 namespace shardsim {
@@ -49,7 +48,6 @@ Executor::Executor(const Program& program, const Cluster& cluster, const Job& jo
                                .block = IdVector<TensorId, BlockId>(program.tensors.size(), not_live),
                                .on_host = IdVector<TensorId, char>(program.tensors.size(), 0)});
   }
-  for (RankState& rank : ranks_) rank.longest_repeat.emplace_back();
   make_lanes();
   for (std::size_t c = 0; c < job.communicators.size(); ++c)
     communicators_.push_back(
@@ -72,8 +70,7 @@ void Executor::record_memory(RankClassId r, MemoryRecorder& recorder) {
 // Spans and causes are kept in the order of the events, so they are written by one thread.
 void Executor::make_lanes() {
   const int ranks = static_cast<int>(ranks_.size());
-  const bool alone = timeline_ != nullptr || causes_ != nullptr;
-  const int lanes = alone ? 1 : std::clamp(ranks / lane_min, 1, threads_at_hand());
+  const int lanes = kernels_one_by_one() ? 1 : std::clamp(ranks / lane_min, 1, threads_at_hand());
   for (int l = 0; l < lanes; ++l) {
     const auto begin = static_cast<std::int32_t>(std::int64_t{ranks} * l / lanes);
     const auto end = static_cast<std::int32_t>(std::int64_t{ranks} * (l + 1) / lanes);
@@ -306,7 +303,7 @@ bool Executor::finished() {
   if (steps < steps_min) return false;
   steady_ = std::all_of(ranks_.begin(), ranks_.end(), [&](const RankState& rank) {
     const auto duration = [&](int step) { return rank.steps[at(step)].end - rank.steps[at(step - 1)].end; };
-    const AllocatorMark &now = rank.allocator_marks[at(steps)], &before = rank.allocator_marks[at(steps - 1)];
+    const IssuedStep &now = rank.issued[at(steps)], &before = rank.issued[at(steps - 1)];
     // A host that runs ahead leaves different blocks pending at each step; what counts then is that no
     // segment came or went.
     return duration(steps) == duration(steps - 1) &&

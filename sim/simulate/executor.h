@@ -68,21 +68,18 @@ struct HostState {
   std::optional<Time> free_began{};   // of cudaFree in a request that needed no retry, until it returns
   Time driver{};                      // the calls of that request take
   Time step_began{};
+  std::int64_t most_times = 0;  // that a body of this step was repeated,
+  Time repeats{};               // and when that had been issued, from the beginning of the step
   std::vector<LabelId> marks{};
 };
 
 inline constexpr BlockId not_live{-1};
 
-// The allocator when the host has issued a step.
-struct AllocatorMark {
-  std::uint64_t fingerprint = 0;
+// How things stand when the host has issued a step.
+struct IssuedStep {
+  std::uint64_t fingerprint = 0;   // of the allocator
   std::int64_t segment_calls = 0;  // cudaMalloc and cudaFree so far
-};
-
-// A body that a step repeats, as its host got through it.
-struct RepeatRecord {
-  std::int64_t times = 0;
-  Time host{};  // from the beginning of the step to the end of the last repeat
+  Time repeats{};  // of the host, from the beginning of the step to the end of the body most often repeated
 };
 
 struct RankState {
@@ -107,9 +104,8 @@ struct RankState {
   StreamSet holding{};     // that freed blocks wait for
   StreamSet touched{};     // that may advance
   TimeAccount account{};
-  std::vector<StepRecord> steps{};               // [0] ends the set-up
-  std::vector<AllocatorMark> allocator_marks{};  // by step issued
-  std::vector<RepeatRecord> longest_repeat{};    // by step begun, 0 = the set-up
+  std::vector<StepRecord> steps{};   // [0] ends the set-up
+  std::vector<IssuedStep> issued{};  // [0] is the set-up
   int lane = 0;
 };
 
@@ -286,7 +282,6 @@ class Executor {
   bool next_body(RankClassId r);
   void drive(RankClassId r, Time cost, bool retry = false);  // the host is in the driver
   void spend(HostState& host, Time cost);
-  void note_repeat(RankClassId r, std::int64_t times);
   void forget_causes();
 
   const Program& program_;

@@ -30,7 +30,8 @@ void Executor::run_host(RankClassId r) {
     }
     host.instruction = 0;
     if (++host.iteration < section[host.repeat].times) continue;
-    note_repeat(r, host.iteration);
+    if (host.iteration > host.most_times)
+      host.most_times = host.iteration, host.repeats = host.clock - host.step_began;
     host.iteration = 0;
     ++host.repeat;
   }
@@ -41,26 +42,21 @@ void Executor::spend(HostState& host, Time cost) {
   host.clock += cost;
 }
 
-void Executor::note_repeat(RankClassId r, std::int64_t times) {
-  RankState& rank = ranks_[r];
-  RepeatRecord& longest = rank.longest_repeat.back();
-  if (times > longest.times) longest = {times, rank.host.clock - rank.host.step_began};
-}
-
 // The section is over: on to the next step. False when all are issued.
 bool Executor::next_body(RankClassId r) {
   RankState& rank = ranks_[r];
   HostState& host = rank.host;
   push(r, default_stream.index, {.kind = StreamOp::Kind::step_end});
   const MemoryStats& memory = rank.allocator.stats();
-  rank.allocator_marks.push_back({rank.allocator.fingerprint(), memory.mallocs + memory.releases});
+  rank.issued.push_back(
+      {rank.allocator.fingerprint(), memory.mallocs + memory.releases, std::exchange(host.repeats, {})});
+  host.most_times = 0;
   if (host.step == steps_max) {
     host.state = HostState::State::finished;
     return false;
   }
   ++host.step;
   host.step_began = host.clock;
-  rank.longest_repeat.emplace_back();
   host.section = host.step == 1 ? Section::first : host.step == 2 ? Section::second : Section::steady;
   host.repeat = 0;
   return true;

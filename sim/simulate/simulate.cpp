@@ -97,7 +97,7 @@ void record_memory(RankClassId rank, const Program& program, const Cluster& clus
   run.run();
   const Rank of = job.ranks[rank].rank;
   if (options.snapshot != nullptr) {
-    *options.snapshot = recorder.snapshot(run.ranks()[rank].allocator, cluster.allocator.expandable_segments);
+    *options.snapshot = recorder.snapshot(run.ranks()[rank].allocator);
     options.snapshot->rank = of;
   }
   if (options.memory != nullptr) *options.memory = {of, std::move(recorder.rows())};
@@ -152,7 +152,7 @@ void describe_repeats(Replayed& replayed, const Executor& run) {
   for (const RankState& rank : run.ranks())
     for (int step = 1; step <= run.steps_completed(); ++step) {
       replayed.steps.push_back(duration(rank, step));
-      replayed.hosts.push_back(rank.longest_repeat[static_cast<std::size_t>(step)].host);
+      replayed.hosts.push_back(rank.issued[static_cast<std::size_t>(step)].repeats);
     }
 }
 

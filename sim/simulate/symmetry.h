@@ -1,5 +1,5 @@
 // Which nodes of a job can be exchanged with nothing to tell them apart, found by arithmetic: a large regular
-// cluster is described by a few of its nodes.
+// cluster is described by a few of its nodes, as long as shard groups fill whole nodes or nodes whole groups.
 //
 // What repeats in a job, repeats with a period in nodes: leaf switches, shard groups, groups that gather
 // again after forward. Node n is written in mixed radix over strides that these periods give; a symmetry
