@@ -110,24 +110,32 @@ Settings on_more_gpus(const Settings& small, Random& random) {
   return s;
 }
 
-TEST_CASE("folded equals unfolded on clusters with leaves, hybrid sharding, odd sizes and what-ifs") {
-  const std::uint64_t seed = seed_of_run(7411);
+// Random jobs on up to 64 GPUs, until `count` of them were of use to `check`.
+template <class Check>
+void for_jobs_on_more_gpus(std::uint64_t fallback, int count, const Check& check) {
+  const std::uint64_t seed = seed_of_run(fallback);
   ScenarioGenerator generator(seed);
   Random random(seed + 2);
   const Library library = test_library();
-  int folded_away = 0;
-  for (int i = 0; i < random_runs(60); ++i) {
+  for (int i = 0, used = 0; used < count; ++i) {
     Settings settings = on_more_gpus(generator.next_uniform(), random);
     CAPTURE(seed);
     CAPTURE(i);
     if (settings.list_size("degraded_link") + settings.list_size("background_job") == 0 && random.chance(2))
       settings = generator.mixed(settings);
     INFO(describe(settings));
-    const Scenario scenario = resolve(settings, library);
+    used += check(resolve(settings, library)) ? 1 : 0;
+  }
+}
+
+TEST_CASE("folded equals unfolded on clusters with leaves, hybrid sharding, odd sizes and what-ifs") {
+  int folded_away = 0;
+  for_jobs_on_more_gpus(7411, random_runs(60), [&](const Scenario& scenario) {
     REQUIRE(report_of(scenario, true) == report_of(scenario, false));
     const Result folded = run(scenario).result;
     if (2 * folded.engine.rank_classes <= folded.engine.ranks) ++folded_away;
-  }
+    return true;
+  });
   CHECK(folded_away > random_runs(20));
 }
 
@@ -143,20 +151,12 @@ std::string unfolded(const Scenario& scenario, int threads) {
 }
 
 TEST_CASE("every rank gives the same on any number of threads") {
-  const std::uint64_t seed = seed_of_run(5150);
-  ScenarioGenerator generator(seed);
-  Random random(seed + 3);
-  const Library library = test_library();
-  int in_lanes = 0;
-  while (in_lanes < random_runs(12)) {
-    const Settings settings = on_more_gpus(generator.next_uniform(), random);
-    CAPTURE(seed);
-    INFO(describe(settings));
-    const Scenario scenario = resolve(settings, library);
-    if (scenario.gpus < 48) continue;
-    ++in_lanes;
+  for_jobs_on_more_gpus(5150, random_runs(12), [&](const Scenario& scenario) {
+    if (scenario.gpus < 48) return false;  // too few for several lanes
     REQUIRE(unfolded(scenario, 1) == unfolded(scenario, 3));
-  }
+    return true;
+  });
+  const Library library = test_library();
   for (const char* of_strategy :
        {"strategy.cpu_offload=parameters", "network.detail=chunk", "jitter.mode=sampled",
         "training.micro_batch=512"}) {  // the last is out of memory
