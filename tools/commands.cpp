@@ -82,13 +82,15 @@ int run_command(const Options& o, const Library& library) {
   if (!o.memory_timeline.empty() && !memory_csv && !o.memory_timeline.ends_with(".json"))
     throw InputError({"--memory-timeline " + o.memory_timeline},
                      "a file that ends in .csv or .json is expected");
-  if (!o.output.empty() && o.output == o.memory_timeline)
-    throw InputError({"--memory-timeline " + o.memory_timeline}, "is the file of --output already");
   if (!o.memory_snapshot.empty()) {
     if (!o.memory_snapshot.ends_with(".pickle"))
       throw InputError({"--memory-snapshot " + o.memory_snapshot}, "a file that ends in .pickle is expected");
     refuse_existing("--memory-snapshot", o.memory_snapshot, o.force);
   }
+  for (const auto& [option, file] : {std::pair("--memory-timeline ", &o.memory_timeline),
+                                     std::pair("--memory-snapshot ", &o.memory_snapshot)})
+    if (!file->empty() && *file == o.output)
+      throw InputError({option + *file}, "is the file of --output already");
   if (!o.explain.empty() && o.explain != "path" && o.explain != "mfu")
     throw InputError({"--explain " + o.explain}, "path or mfu is expected; a scenario goes before it");
   if (o.explain == "mfu" && format_of(o) != "table")

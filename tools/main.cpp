@@ -174,7 +174,7 @@ int dispatch(int argc, char** argv) {
   schema->add_option("command", o.name, "whose output")->required()->check(CLI::IsMember(schema_commands()));
   schema->add_option("-o,--output", o.output, "write to a file instead of standard output");
   for (CLI::App* command : {run, sweep, frontier, limit, validate, calibrate})
-    command->add_option("-j,--threads", o.threads, "simulate so many runs at once (one per core)")
+    command->add_option("-j,--threads", o.threads, "use so many threads (one per core)")
         ->check(CLI::Range(1, threads_max));
 
   try {

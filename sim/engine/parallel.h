@@ -8,7 +8,8 @@
 namespace shardsim {
 
 // Calls work(i) for i = 0 .. n-1, begun in this order; work may itself call in_parallel. After an exception
-// no other piece begins, and of several the one of the lowest i is thrown, after all have ended.
+// a thread begins no other piece than one it was about to, and of several the one of the lowest i is thrown,
+// after all have ended.
 void in_parallel(std::size_t n, const std::function<void(std::size_t)>& work);
 
 // The same; `finished` is told after each i how many are done, one call at a time, from any thread.

@@ -141,6 +141,7 @@ void peers(benchmark::State& state, const PeersCase& of) {
 void add_peers() {
   for (const PeersCase& of : cases) {
     auto* added = benchmark::RegisterBenchmark(of.name, peers, of)->Unit(benchmark::kMillisecond);
+    if (!of.fold) added->UseRealTime();  // it may use several cores
     if (of.detail == NetworkDetail::chunk && of.ranks >= 512) added->Iterations(1);
   }
 }

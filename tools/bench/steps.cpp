@@ -102,6 +102,7 @@ void add_steps() {
   for (const StepCase& of : step_cases) {
     if (of.large && std::getenv("SHARDSIM_BENCH_LARGE") == nullptr) continue;
     auto* added = benchmark::RegisterBenchmark(of.name, step, of)->Unit(benchmark::kMillisecond);
+    if (!of.fold) added->UseRealTime();  // it uses several cores
     if (!of.fold && of.gpus >= 512) added->Iterations(1);
   }
   benchmark::RegisterBenchmark("sweep/1000", sweep_of_1000)
