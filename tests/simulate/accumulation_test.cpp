@@ -81,7 +81,7 @@ std::vector<std::string> small_job(Random& random) {
 
 TEST_CASE("a long accumulation of random small jobs, continued, is the same as replayed") {
   int continued = 0;
-  for_each_seed(40, [&](Random& random) {
+  for_each_seed(static_cast<std::uint64_t>(random_runs(40)), [&](Random& random) {
     const std::vector<std::string> sets = small_job(random);
     INFO(fmt::format("{}", fmt::join(sets, " ")));
     const Scenario scenario = resolve(scenario_of(sets).settings, test_library());
